@@ -1,0 +1,23 @@
+# Everything here is private: linked into the library, named in no public header.
+list(PREPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR})
+find_package(ZLIB REQUIRED)
+set(LAMPPP_PRIVATE_LIBRARIES ZLIB::ZLIB)
+set(LAMPPP_HAVE_ONEDNN OFF)
+
+if("thread" IN_LIST LAMPPP_SANITIZE)
+  # That tool sees races in libgomp that are not there, so this build has threads of its own.
+  find_package(Threads REQUIRED)
+  list(APPEND LAMPPP_PRIVATE_LIBRARIES Threads::Threads)
+else()
+  find_package(OpenMP REQUIRED COMPONENTS CXX)
+  list(APPEND LAMPPP_PRIVATE_LIBRARIES OpenMP::OpenMP_CXX)
+  if(LAMPPP_ONEDNN STREQUAL "AUTO")
+    find_package(oneDNN)
+  elseif(LAMPPP_ONEDNN)
+    find_package(oneDNN REQUIRED)
+  endif()
+  if(LAMPPP_ONEDNN AND oneDNN_FOUND)
+    set(LAMPPP_HAVE_ONEDNN ON)
+    list(APPEND LAMPPP_PRIVATE_LIBRARIES oneDNN::oneDNN)
+  endif()
+endif()

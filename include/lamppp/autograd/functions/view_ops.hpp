@@ -1,0 +1,3 @@
+#pragma once
+
+#include "lamppp/autograd/ops.hpp"

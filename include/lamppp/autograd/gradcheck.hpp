@@ -1,0 +1,48 @@
+#pragma once
+
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "lamppp/autograd/variable.hpp"
+
+namespace lmp::autograd {
+
+/// Options of gradcheck.
+struct GradcheckOptions {
+  /// Step of the central difference.
+  double step = 1e-6;
+  /// |analytic - numeric| <= absolute + relative * |numeric| has to hold for every element.
+  double absolute = 1e-5;
+  double relative = 1e-3;
+};
+
+/// What gradcheck found.
+struct GradcheckResult {
+  bool ok = true;
+  /// Where it failed: the input, the element, both values. Empty where ok.
+  std::string report;
+  explicit operator bool() const noexcept { return ok; }
+};
+
+namespace detail {
+using CheckedFunction = Variable (*)(void* context, const std::vector<Variable>& inputs);
+LMP_API GradcheckResult gradcheck(CheckedFunction function, void* context,
+                                  const std::vector<Variable>& inputs, const GradcheckOptions& options);
+}  // namespace detail
+
+/// Compares the gradients of `function(inputs)`, a callable of `const std::vector<Variable>&` that returns
+/// one Variable, with central differences, output by output, for every input that requires a gradient. The
+/// inputs have to be Float64 leaves (TypeError otherwise); the function has to be deterministic.
+template <class F>
+GradcheckResult gradcheck(F&& function, const std::vector<Variable>& inputs,
+                          const GradcheckOptions& options = {}) {
+  using Function = std::remove_reference_t<F>;
+  return detail::gradcheck(
+      [](void* context, const std::vector<Variable>& values) {
+        return Variable((*static_cast<Function*>(context))(values));
+      },
+      const_cast<void*>(static_cast<const void*>(&function)), inputs, options);
+}
+
+}  // namespace lmp::autograd

@@ -1,0 +1,30 @@
+#pragma once
+
+#include "lamppp/autograd/variable.hpp"
+
+namespace lmp::autograd {
+inline namespace ops {
+
+#define LMP_T Variable
+#include "lamppp/tensor/functions.inc"
+#undef LMP_T
+
+/// The Tensor ops that have no gradient take a Variable as its value: argsort, nonzero, one_hot, allclose,
+/// array_equal.
+inline Tensor argsort(const Variable& x, int axis = -1, bool descending = false) {
+  return tensor::argsort(x.data(), axis, descending);
+}
+inline Tensor nonzero(const Variable& x) { return tensor::nonzero(x.data()); }
+inline Tensor one_hot(const Variable& labels, std::int64_t classes) {
+  return tensor::one_hot(labels.data(), classes);
+}
+inline bool allclose(const Variable& a, const Variable& b, double relative = 1e-5,
+                     double absolute = 1e-8, bool equal_nan = false) {
+  return tensor::allclose(a.data(), b.data(), relative, absolute, equal_nan);
+}
+inline bool array_equal(const Variable& a, const Variable& b) {
+  return tensor::array_equal(a.data(), b.data());
+}
+
+}  // namespace ops
+}  // namespace lmp::autograd

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <vector>
+
+#include "lamppp/autograd/core.hpp"
+#include "lamppp/data/core.hpp"
+#include "lamppp/error.hpp"
+#include "lamppp/tensor/core.hpp"
+
+/// Everyday names of Lamp++. The ops take a Tensor or a Variable alike: `lmp::exp(x)`.
+namespace lmp {
+
+using tensor::BFloat16;
+using tensor::DataType;
+using tensor::Device;
+using tensor::DeviceType;
+using tensor::Generator;
+using tensor::Half;
+using tensor::IntList;
+using tensor::Number;
+using tensor::Scalar;
+using tensor::Shape;
+using tensor::Tensor;
+
+using tensor::empty_cache;
+using tensor::get_num_threads;
+using tensor::manual_seed;
+using tensor::memory_stats;
+using tensor::set_memory_limit;
+using tensor::set_num_threads;
+
+using autograd::BackwardOptions;
+using autograd::grad;
+using autograd::gradcheck;
+using autograd::GradOptions;
+using autograd::is_grad_enabled;
+using autograd::NoGradGuard;
+using autograd::Variable;
+
+// Found as lmp::name: the ops of both types and the constructors of Tensor. Their twins in lmp::autograd
+// that make Variables stay there.
+using namespace tensor::ops;
+using namespace autograd::ops;
+
+}  // namespace lmp

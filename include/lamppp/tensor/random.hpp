@@ -1,0 +1,56 @@
+#pragma once
+
+#include <cstdint>
+
+#include "lamppp/tensor/tensor.hpp"
+
+namespace lmp::tensor {
+
+/// A stream of random numbers: Philox4x32-10 keyed by a seed (Salmon et al., "Parallel random numbers: as
+/// easy as 1, 2, 3", SC 2011). It is counter-based: element i of a call depends only on the seed, on how
+/// much was drawn before and on i, so it is the same on any number of threads and on any device. A
+/// Generator is a value; it is not shared between threads.
+class Generator {
+ public:
+  explicit Generator(std::uint64_t seed = 0) noexcept : seed_(seed) {}
+  std::uint64_t seed() const noexcept { return seed_; }
+  /// Blocks of 128 bits drawn so far; set it to repeat or to skip.
+  std::uint64_t offset() const noexcept { return offset_; }
+  void set_offset(std::uint64_t offset) noexcept { offset_ = offset; }
+
+ private:
+  std::uint64_t seed_;
+  std::uint64_t offset_ = 0;
+};
+
+/// Seeds the generator that is used where none is given, and starts it over. All threads share it.
+LMP_API void manual_seed(std::uint64_t seed);
+
+inline namespace ops {
+
+/// Uniform on [0, 1): multiples of 2^-24 (Float32 and halves, rounded down) or 2^-53 (Float64).
+LMP_API Tensor rand(const Shape& shape, Device device = DeviceType::CPU,
+                    DataType type = DataType::Float32);
+LMP_API Tensor rand(Generator& generator, const Shape& shape, Device device = DeviceType::CPU,
+                    DataType type = DataType::Float32);
+/// Normal with the given mean and standard deviation, by Box and Muller's transform.
+LMP_API Tensor randn(double mean, double deviation, const Shape& shape, Device device = DeviceType::CPU,
+                     DataType type = DataType::Float32);
+LMP_API Tensor randn(Generator& generator, double mean, double deviation, const Shape& shape,
+                     Device device = DeviceType::CPU, DataType type = DataType::Float32);
+/// Integers on [low, high), Int64 unless `type` says otherwise.
+LMP_API Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape,
+                       Device device = DeviceType::CPU, DataType type = DataType::Int64);
+LMP_API Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const Shape& shape,
+                       Device device = DeviceType::CPU, DataType type = DataType::Int64);
+/// 1 with the given probability, else 0.
+LMP_API Tensor bernoulli(double probability, const Shape& shape, Device device = DeviceType::CPU,
+                         DataType type = DataType::Float32);
+LMP_API Tensor bernoulli(Generator& generator, double probability, const Shape& shape,
+                         Device device = DeviceType::CPU, DataType type = DataType::Float32);
+/// 0 .. n-1 in random order, Int64.
+LMP_API Tensor permutation(std::int64_t n, Device device = DeviceType::CPU);
+LMP_API Tensor permutation(Generator& generator, std::int64_t n, Device device = DeviceType::CPU);
+
+}  // namespace ops
+}  // namespace lmp::tensor

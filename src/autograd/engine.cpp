@@ -1,0 +1,250 @@
+#include "autograd/engine.hpp"
+
+#include <algorithm>
+#include <unordered_map>
+
+#include "lamppp/autograd/ops.hpp"
+#include "tensor/access.hpp"
+#include "tensor/checks.hpp"
+
+namespace lmp::autograd {
+
+using tensor::TensorAccess;
+using tensor::detail::concat;
+
+namespace {
+
+// Memory of a pass comes from the library's allocator, which costs a few nanoseconds where malloc costs tens.
+template <class T>
+struct PoolAllocator {
+  using value_type = T;
+  PoolAllocator() = default;
+  template <class U>
+  PoolAllocator(const PoolAllocator<U>&) noexcept {}
+  T* allocate(std::size_t n) { return static_cast<T*>(tensor::detail::cpu_allocate(n * sizeof(T))); }
+  void deallocate(T* p, std::size_t n) noexcept { tensor::detail::cpu_deallocate(p, n * sizeof(T)); }
+  friend bool operator==(PoolAllocator, PoolAllocator) { return true; }
+};
+template <class T>
+using PoolVector = std::vector<T, PoolAllocator<T>>;
+
+/// `g` summed over the axes along which `shape` was broadcast to its shape.
+template <class V>
+V sum_to(const V& g, const Shape& shape) {
+  const int lead = g.ndim() - shape.ndim();
+  IntList axes;
+  for (int d = 0; d < g.ndim(); ++d)
+    if (d < lead || (shape.dim(d - lead) == 1 && g.shape().dim(d) != 1)) axes.push_back(d);
+  const V summed = axes.empty() ? g : sum(g, axes);
+  return summed.shape() == shape ? summed : reshape(summed, shape);
+}
+
+/// Note [Passes]
+/// Nodes run in descending order of their sequence numbers, so each has its whole gradient when its turn
+/// comes. Gradients on their way wait in slots of the pass. A node that is waited for names the pass and its slot
+/// in itself; if another pass on another thread works on the same graph at the time, the later one keeps its
+/// slots in a map instead. The pass owns (has a reference to) every node that waits.
+template <class V>
+class Engine final : public Pass<V> {
+ public:
+  Engine(std::vector<Capture<V>>* captures, bool retain_graph) : captures_(captures), retain_(retain_graph) {
+    slots_.reserve(4);
+    heap_.reserve(8);
+  }
+  Engine(const Engine&) = delete;
+  ~Engine() override {
+    for (const Waiting& w : heap_) abandon(w.node);
+  }
+
+  void start(std::vector<Root<V>>& roots) {
+    if (captures_) find_needed(roots);
+    for (Root<V>& r : roots)
+      if (needed(r.node)) receive(r.node, std::move(r.seed));
+  }
+
+  void run() {
+    while (!heap_.empty()) {
+      std::pop_heap(heap_.begin(), heap_.end());
+      const Waiting top = heap_.back();
+      heap_.pop_back();
+      const std::uint32_t slot = take_slot(top.node);
+      const EdgeRef reference{top.node};
+      this->node_ = top.node;
+      this->gradient_ = std::move(slots_[slot]);
+      slots_[slot] = V();
+      free_.push_back(slot);
+      visit();
+    }
+  }
+
+  void add(int input, V gradient) override {
+    const Edge& edge = this->node_->edge(input);
+    if (!edge.node || !needed(edge.node)) return;
+    if (gradient.shape() != edge.shape) gradient = sum_to(gradient, edge.shape);
+    if (gradient.type() != edge.type) gradient = astype(gradient, edge.type);
+    receive(edge.node, std::move(gradient));
+  }
+
+  const Tensor* pending(int input, const Tensor& like) override {
+    if constexpr (std::is_same_v<V, Tensor>) {
+      const Edge& edge = this->node_->edge(input);
+      if (edge.shape != like.shape() || edge.type != like.type()) return nullptr;
+      const std::uint32_t* slot = find_slot(edge.node);
+      if (!slot) return nullptr;
+      const Tensor& t = slots_[*slot];
+      return t.is_contiguous() && t.type() == like.type() && TensorAccess::unique(t) ? &t : nullptr;
+    } else {
+      (void)input;
+      (void)like;
+      return nullptr;
+    }
+  }
+
+ private:
+  struct Waiting {
+    std::uint64_t sequence;
+    std::uint64_t order;
+    Node* node;
+    bool operator<(const Waiting& other) const noexcept {
+      return sequence != other.sequence ? sequence < other.sequence : order > other.order;
+    }
+  };
+  struct EdgeRef {
+    Node* node;
+    ~EdgeRef() { node->release(Node::kEdgeUnit); }
+  };
+
+  void visit() {
+    Node& node = *this->node_;
+    if (captures_) {
+      for (Capture<V>& c : *captures_)
+        if (c.node == &node) c.gradient = this->gradient_;
+      if (node.is_leaf() || !runs_.at(&node)) return;
+    } else if constexpr (std::is_same_v<V, Tensor>) {
+      if (node.is_leaf()) return node.add_gradient(std::move(this->gradient_));
+      if (node.has_handles()) node.keep_gradient(this->gradient_);
+    }
+    if (node.released())
+      throw AutogradError(concat("backward: the graph was released by an earlier pass at '", node.name(),
+                                 "'; give retain_graph = true to the first pass to run it again"));
+    node.backward(*this);
+    this->gradient_ = V();
+    if (!retain_) node.release_saved();
+  }
+
+  std::uint32_t* find_slot(Node* node) {
+    if (node->owner.load(std::memory_order_acquire) == this) return &node->slot;
+    if (shared_.empty()) return nullptr;
+    const auto found = shared_.find(node);
+    return found == shared_.end() ? nullptr : &found->second;
+  }
+
+  std::uint32_t take_slot(Node* node) {
+    if (node->owner.load(std::memory_order_acquire) == this) {
+      const std::uint32_t slot = node->slot;
+      node->owner.store(nullptr, std::memory_order_release);
+      return slot;
+    }
+    const auto found = shared_.find(node);
+    const std::uint32_t slot = found->second;
+    shared_.erase(found);
+    return slot;
+  }
+
+  void abandon(Node* node) noexcept {
+    if (node->owner.load(std::memory_order_acquire) == this) node->owner.store(nullptr, std::memory_order_release);
+    node->release(Node::kEdgeUnit);
+  }
+
+  void receive(Node* node, V gradient) {
+    if (const std::uint32_t* slot = find_slot(node)) {
+      V& held = slots_[*slot];
+      if constexpr (std::is_same_v<V, Tensor>) {
+        if (held.is_contiguous() && TensorAccess::unique(held)) {
+          held += gradient;
+          return;
+        }
+      }
+      held = held + gradient;
+      return;
+    }
+    std::uint32_t slot;
+    if (free_.empty()) {
+      slot = static_cast<std::uint32_t>(slots_.size());
+      slots_.push_back(std::move(gradient));
+      free_.reserve(slots_.size());
+    } else {
+      slot = free_.back();
+      free_.pop_back();
+      slots_[slot] = std::move(gradient);
+    }
+    heap_.reserve(heap_.size() + 1 > heap_.capacity() ? 2 * heap_.capacity() : heap_.capacity());
+    const void* nobody = nullptr;
+    if (node->owner.compare_exchange_strong(nobody, this, std::memory_order_acq_rel)) {
+      node->slot = slot;
+    } else {
+      shared_.emplace(node, slot);
+    }
+    node->retain(Node::kEdgeUnit);
+    heap_.push_back({node->sequence(), order_++, node});
+    std::push_heap(heap_.begin(), heap_.end());
+  }
+
+  bool needed(Node* node) const { return !captures_ || runs_.contains(node); }
+
+  // The nodes from which a captured one is reached, by a walk with a stack of its own. runs_[n] says whether n
+  // itself has to run; a captured node that leads to no other one only receives.
+  void find_needed(const std::vector<Root<V>>& roots) {
+    std::unordered_map<Node*, int> state;  // edges looked at
+    std::unordered_map<Node*, bool> reaches;
+    std::vector<Node*> stack;
+    for (const Root<V>& r : roots) {
+      if (state.contains(r.node)) continue;
+      stack.push_back(r.node);
+      state[r.node] = 0;
+      while (!stack.empty()) {
+        Node* node = stack.back();
+        int& next = state[node];
+        if (next < node->num_edges()) {
+          Node* to = node->edge(next++).node;
+          if (to && state.emplace(to, 0).second) stack.push_back(to);
+          continue;
+        }
+        stack.pop_back();
+        bool inner = false;
+        for (int i = 0; i < node->num_edges(); ++i) {
+          const Node* to = node->edge(i).node;
+          inner |= to && reaches[const_cast<Node*>(to)];
+        }
+        const bool captured = std::any_of(captures_->begin(), captures_->end(),
+                                          [&](const Capture<V>& c) { return c.node == node; });
+        reaches[node] = inner || captured;
+        if (inner || captured) runs_[node] = inner;
+      }
+    }
+  }
+
+  std::vector<Capture<V>>* captures_;
+  bool retain_;
+  std::uint64_t order_ = 0;
+  PoolVector<V> slots_;
+  PoolVector<std::uint32_t> free_;
+  PoolVector<Waiting> heap_;
+  std::unordered_map<Node*, std::uint32_t> shared_;
+  std::unordered_map<Node*, bool> runs_;
+};
+
+}  // namespace
+
+template <class V>
+void run_pass(std::vector<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph) {
+  Engine<V> engine(captures, retain_graph);
+  engine.start(roots);
+  roots.clear();
+  engine.run();
+}
+
+template void run_pass(std::vector<Root<Tensor>>, std::vector<Capture<Tensor>>*, bool);
+template void run_pass(std::vector<Root<Variable>>, std::vector<Capture<Variable>>*, bool);
+
+}  // namespace lmp::autograd

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <vector>
+
+#include "autograd/pass.hpp"
+
+namespace lmp::autograd {
+
+/// A result to start from and its seed.
+template <class V>
+struct Root {
+  Node* node;
+  V seed;
+};
+
+/// A gradient to hand out instead of accumulating into leaves.
+template <class V>
+struct Capture {
+  Node* node;
+  V gradient;
+};
+
+/// Runs a pass from `roots`. Without captures every leaf gets its gradient added; with captures only the
+/// nodes on the way to them run, and leaves stay as they are.
+template <class V>
+void run_pass(std::vector<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph);
+
+extern template void run_pass(std::vector<Root<Tensor>>, std::vector<Capture<Tensor>>*, bool);
+extern template void run_pass(std::vector<Root<Variable>>, std::vector<Capture<Variable>>*, bool);
+
+}  // namespace lmp::autograd

@@ -1,0 +1,180 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#include "lamppp/autograd/variable.hpp"
+#include "tensor/allocator.hpp"
+
+namespace lmp::autograd {
+
+struct VariableAccess {
+  static Variable make(Tensor data, detail::NodeHandle node) {
+    return Variable(std::move(data), std::move(node));
+  }
+  static Node* node(const Variable& v) noexcept { return v.node_.get(); }
+};
+
+template <class V>
+class Pass;
+
+/// From a node to the node that made one of its inputs. Keeps the input's shape and type, which gradients
+/// are brought back to; the node is null where the input wants no gradient.
+struct Edge {
+  Node* node = nullptr;
+  DataType type = DataType::Float32;
+  Shape shape;
+};
+
+/// A tensor (or number) that backward reads, with its version when it was saved.
+struct Saved {
+  Tensor tensor;
+  std::uint32_t version = 0;
+  Number number = 0;
+
+  explicit Saved(Tensor t) : tensor(std::move(t)), version(tensor.version()) {}
+  explicit Saved(Number n) : number(n) {}
+};
+
+/// Note [Nodes]
+/// A node is one block: the object, its edges, what it saved. It is owned by the edges that lead to it and
+/// by the Variables that stand for its results; the two are counted apart, since a result keeps its
+/// gradient only while a Variable could ask for it. A node saves Tensors, never Variables, so nodes form no
+/// cycles. `sequence` is larger than that of every input's node: descending order is a reverse
+/// topological order. A node whose count drops to zero joins a list of its thread and is destroyed from
+/// there, so the destruction of a long chain does not recurse.
+class Node {
+ public:
+  Node(const Node&) = delete;
+  Node& operator=(const Node&) = delete;
+
+  virtual const char* name() const noexcept = 0;
+  /// Adds the gradients of the inputs to the pass. May consume the incoming one.
+  virtual void backward(Pass<Tensor>& pass) = 0;
+  virtual void backward(Pass<Variable>& pass) = 0;
+  virtual bool is_leaf() const noexcept { return false; }
+
+  std::uint64_t sequence() const noexcept { return sequence_; }
+  int num_edges() const noexcept { return num_edges_; }
+  const Edge& edge(int i) const noexcept { return edges_[i]; }
+  int num_saved() const noexcept { return num_saved_; }
+  const Saved& saved(int i) const noexcept { return saved_[i]; }
+  /// Input i as saved. Throws AutogradError where it was changed since.
+  const Saved& checked(int i) const;
+
+  void retain(std::uint64_t unit) noexcept { counts_.fetch_add(unit, std::memory_order_relaxed); }
+  void release(std::uint64_t unit) noexcept;
+  static constexpr std::uint64_t kEdgeUnit = 1;
+  static constexpr std::uint64_t kHandleUnit = std::uint64_t{1} << 32;
+  bool has_handles() const noexcept { return counts_.load(std::memory_order_relaxed) >> 32 != 0; }
+
+  /// Drops what was saved; a later pass through this node throws.
+  void release_saved() noexcept;
+  bool released() const noexcept { return released_.load(std::memory_order_acquire); }
+
+  /// The gradient kept for the Variables that stand for the result (of a leaf: the accumulated one);
+  /// undefined if none.
+  Tensor kept_gradient() const;
+  void keep_gradient(const Tensor& gradient);
+  void add_gradient(Tensor gradient);
+  void clear_gradient();
+
+  // Where the pass that works on this node has its incoming gradient; see Note [Passes].
+  std::atomic<const void*> owner{nullptr};
+  std::uint32_t slot = 0;
+
+ protected:
+  Node() = default;
+  virtual ~Node();
+
+ private:
+  template <class T, class... A>
+  friend detail::NodeHandle make_node(int edges, int saved, A&&... args);
+  friend class NodeBuilder;
+  static void dispose(Node* node) noexcept;
+  struct Lock;
+
+  std::atomic<std::uint64_t> counts_{kHandleUnit};
+  std::uint64_t sequence_ = 0;
+  Edge* edges_ = nullptr;
+  Saved* saved_ = nullptr;
+  Tensor* gradient_ = nullptr;
+  Node* next_disposed_ = nullptr;
+  std::uint32_t bytes_ = 0;
+  std::uint16_t num_edges_ = 0;
+  std::uint16_t num_saved_ = 0;
+  std::atomic<bool> released_{false};
+  mutable std::atomic<bool> locked_{false};
+};
+
+/// Fills in a new node's edges and saved values.
+class NodeBuilder {
+ public:
+  template <class T, class... A>
+  static NodeBuilder make(int edges, int saved, A&&... args) {
+    static_assert(std::is_base_of_v<Node, T> && alignof(T) <= 64);
+    constexpr std::size_t kAlign = alignof(std::max_align_t);
+    const std::size_t head = (sizeof(T) + kAlign - 1) / kAlign * kAlign;
+    const std::size_t bytes = head + static_cast<std::size_t>(edges) * sizeof(Edge) +
+                              static_cast<std::size_t>(saved) * sizeof(Saved);
+    void* block = tensor::detail::cpu_allocate(bytes);
+    T* node;
+    try {
+      node = new (block) T(std::forward<A>(args)...);
+    } catch (...) {
+      tensor::detail::cpu_deallocate(block, bytes);
+      throw;
+    }
+    node->bytes_ = static_cast<std::uint32_t>(bytes);
+    node->edges_ = reinterpret_cast<Edge*>(static_cast<std::byte*>(block) + head);
+    node->saved_ = reinterpret_cast<Saved*>(node->edges_ + edges);
+    return NodeBuilder(node);
+  }
+  /// The next input. Numbers and values without a gradient get an edge to nowhere.
+  void add_edge(const Variable& input);
+  void add_edge(const Tensor& input);
+  void add_edge();
+  template <class T>
+  void save(T&& value) {
+    new (node_->saved_ + node_->num_saved_) Saved(std::forward<T>(value));
+    ++node_->num_saved_;
+  }
+  /// The node, numbered after its inputs, and one handle to it.
+  detail::NodeHandle finish();
+
+ private:
+  explicit NodeBuilder(Node* node) : node_(node), owner_(node) {}
+  Node* node_;
+  detail::NodeHandle owner_;
+  std::uint64_t after_ = 0;
+};
+
+/// A leaf: where a gradient comes to rest.
+class LeafNode final : public Node {
+ public:
+  explicit LeafNode(const Tensor& value) : shape(value.shape()), type(value.type()), device(value.device()) {}
+  const char* name() const noexcept override { return "leaf"; }
+  void backward(Pass<Tensor>&) override {}
+  void backward(Pass<Variable>&) override {}
+  bool is_leaf() const noexcept override { return true; }
+  const Shape shape;
+  const DataType type;
+  const Device device;
+};
+
+/// What a thread knows: whether it records, the last sequence number, nodes on their way out.
+struct AutogradThread {
+  bool recording = true;
+  bool disposing = false;
+  std::uint64_t sequence = 0;
+  Node* disposed = nullptr;
+};
+extern constinit thread_local AutogradThread autograd_thread __attribute__((tls_model("initial-exec")));
+
+/// Whether an op on these inputs is recorded.
+inline bool records(const Variable& v) noexcept { return v.requires_grad() && autograd_thread.recording; }
+
+}  // namespace lmp::autograd

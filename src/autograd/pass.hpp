@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstddef>
+#include <type_traits>
+
+#include "autograd/node.hpp"
+
+namespace lmp::autograd {
+
+/// What a node's backward sees of a running pass: the incoming gradient, what was saved, and where the
+/// gradients of its inputs go. With Tensor the pass only computes; with Variable it records what it computes
+/// (create_graph), and saved inputs and results are reconnected to the graph.
+template <class V>
+class Pass {
+ public:
+  virtual ~Pass() = default;
+
+  Node& node() const noexcept { return *node_; }
+  /// The incoming gradient; a backward that no longer needs it may move it on.
+  V& gradient() noexcept { return gradient_; }
+  bool wants(int input) const noexcept { return node_->edge(input).node != nullptr; }
+  const Shape& shape(int input) const noexcept { return node_->edge(input).shape; }
+  DataType type(int input) const noexcept { return node_->edge(input).type; }
+
+  /// Saved value `slot`, which is input `input` of the node.
+  V input(int slot, int input) const {
+    const Tensor& t = node_->checked(slot).tensor;
+    if constexpr (std::is_same_v<V, Variable>) {
+      const Edge& edge = node_->edge(input);
+      if (!edge.node) return Variable(t);
+      edge.node->retain(Node::kHandleUnit);
+      return VariableAccess::make(t, detail::NodeHandle(edge.node));
+    } else {
+      return t;
+    }
+  }
+  /// Saved value `slot`, which is the node's result.
+  V result(int slot) const {
+    const Tensor& t = node_->checked(slot).tensor;
+    if constexpr (std::is_same_v<V, Variable>) {
+      node_->retain(Node::kHandleUnit);
+      return VariableAccess::make(t, detail::NodeHandle(node_));
+    } else {
+      return t;
+    }
+  }
+
+  /// Adds a gradient of an input. It is summed back to the input's shape where the input was broadcast, and
+  /// cast to its type; ignored where none is wanted.
+  virtual void add(int input, V gradient) = 0;
+  /// The buffer that input's gradient has so far, if it may be added to in place: dense, of `like`'s shape and
+  /// type, and nobody else's.
+  virtual const Tensor* pending(int input, const Tensor& like) = 0;
+
+ protected:
+  Node* node_ = nullptr;
+  V gradient_;
+};
+
+}  // namespace lmp::autograd

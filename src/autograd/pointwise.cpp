@@ -1,0 +1,314 @@
+#include <initializer_list>
+
+#include "autograd/pass.hpp"
+#include "lamppp/autograd/ops.hpp"
+#include "ops/pointwise_run.hpp"
+#include "tensor/access.hpp"
+#include "tensor/checks.hpp"
+
+#define LMP_FN constexpr
+#define LMP_MATH_FN inline
+
+namespace lmp::table {
+namespace {
+
+using autograd::Variable;
+
+// Finds out what a gradient is made of: which of the incoming gradient, the operands and the result it
+// depends on, and whether it is the incoming gradient as it is.
+struct Probe {
+  unsigned depends = 0;
+  bool untouched = false;
+};
+template <class T>
+constexpr unsigned depends_of(const T& v) {
+  if constexpr (__is_same(T, Probe))
+    return v.depends;
+  else
+    return 0;
+}
+template <class A, class B>
+concept EitherProbe = __is_same(A, Probe) || __is_same(B, Probe);
+
+#define LMP_PROBE_OPERATOR(op)                             \
+  template <class A, class B>                              \
+    requires EitherProbe<A, B>                             \
+  constexpr Probe operator op(const A& a, const B& b) {    \
+    return {depends_of(a) | depends_of(b)};                \
+  }
+LMP_PROBE_OPERATOR(+)
+LMP_PROBE_OPERATOR(-)
+LMP_PROBE_OPERATOR(*)
+LMP_PROBE_OPERATOR(/)
+LMP_PROBE_OPERATOR(==)
+LMP_PROBE_OPERATOR(>)
+LMP_PROBE_OPERATOR(<)
+#undef LMP_PROBE_OPERATOR
+constexpr Probe operator-(Probe x) { return {x.depends}; }
+#define LMP_UNARY(function, Op) \
+  constexpr Probe function(Probe x) { return {x.depends}; }
+#define LMP_BINARY(function, Op)                           \
+  template <class A, class B>                              \
+    requires EitherProbe<A, B>                             \
+  constexpr Probe function(const A& a, const B& b) {       \
+    return {depends_of(a) | depends_of(b)};                \
+  }
+#include "lamppp/tensor/pointwise.def"
+template <class A, class B>
+constexpr Probe where(Probe condition, const A& a, const B& b) {
+  return {condition.depends | depends_of(a) | depends_of(b)};
+}
+constexpr Probe of(Probe, double) { return {}; }
+constexpr Probe zero(Probe) { return {}; }
+
+tensor::Number of(const Variable&, double value) { return value; }
+Variable zero(const Variable& like) {
+  return Variable(tensor::full({}, 0, like.device(), like.type())).broadcast_to(like.shape());
+}
+
+#include "ops/math.hpp"
+#include "ops/pointwise.hpp"
+
+template <class G>
+constexpr void probe_into(PointwiseOp& op, unsigned mask, int operand, const G& gradient) {
+  if constexpr (__is_same(G, Probe)) {
+    if (mask >> operand & 1) op.reads[mask] |= static_cast<unsigned char>(gradient.depends & 15);
+    if (gradient.untouched) op.passes |= static_cast<unsigned char>(1u << operand);
+  }
+}
+
+template <class Op, int kArity>
+constexpr PointwiseOp describe() {
+  PointwiseOp op{Op::info, kArity, false, {}, 0};
+  constexpr Probe g{16, true}, a{1}, b{2}, c{4}, y{8};
+  const auto probe = [&](const auto& grads) {
+    op.differentiable = true;
+    for (unsigned mask = 1; mask < 8; ++mask) {
+      probe_into(op, mask, 0, grads.a);
+      probe_into(op, mask, 1, grads.b);
+      probe_into(op, mask, 2, grads.c);
+    }
+  };
+  if constexpr (kArity == 1) {
+    if constexpr (requires { Op::grad(g, a, y); }) probe(Op::grad(g, a, y));
+  } else if constexpr (kArity == 2) {
+    if constexpr (requires { Op::grad(g, a, b, y); }) probe(Op::grad(g, a, b, y));
+  } else {
+    probe(Op::grad(g, a, b, c, y));
+  }
+  return op;
+}
+
+constexpr PointwiseOp kOps[kOpCount] = {
+#define LMP_UNARY(function, Op) describe<Op, 1>(),
+#define LMP_BINARY(function, Op) describe<Op, 2>(),
+#define LMP_TERNARY(function, Op) describe<Op, 3>(),
+#include "lamppp/tensor/pointwise.def"
+};
+
+// The gradients as recorded Variables.
+using VariableGrad = void (*)(const Variable& g, const Variable* in, const Variable& y, Variable* out);
+
+template <class G>
+void take(Variable& out, G&& gradient) {
+  if constexpr (__is_same(std::remove_cvref_t<G>, Variable)) out = std::forward<G>(gradient);
+}
+
+template <class Op, int kArity>
+void variable_grad(const Variable& g, const Variable* in, const Variable& y, Variable* out) {
+  const auto take_all = [&](auto grads) {
+    take(out[0], std::move(grads.a));
+    take(out[1], std::move(grads.b));
+    take(out[2], std::move(grads.c));
+  };
+  if constexpr (kArity == 1)
+    take_all(Op::grad(g, in[0], y));
+  else if constexpr (kArity == 2)
+    take_all(Op::grad(g, in[0], in[1], y));
+  else
+    take_all(Op::grad(g, in[0], in[1], in[2], y));
+}
+
+template <class Op, int kArity>
+constexpr VariableGrad variable_grad_of() {
+  if constexpr (describe<Op, kArity>().differentiable)
+    return &variable_grad<Op, kArity>;
+  else
+    return nullptr;
+}
+
+constexpr VariableGrad kVariableGrads[kOpCount] = {
+#define LMP_UNARY(function, Op) variable_grad_of<Op, 1>(),
+#define LMP_BINARY(function, Op) variable_grad_of<Op, 2>(),
+#define LMP_TERNARY(function, Op) variable_grad_of<Op, 3>(),
+#include "lamppp/tensor/pointwise.def"
+};
+
+}  // namespace
+
+const PointwiseOp& pointwise_op(OpId op) noexcept { return kOps[static_cast<int>(op)]; }
+
+}  // namespace lmp::table
+
+namespace lmp::autograd {
+
+using lmp::table::OpId;
+using lmp::table::PointwiseOp;
+using tensor::detail::GradientTarget;
+using tensor::detail::Operand;
+
+namespace {
+
+constexpr int kResultBit = 3;
+// Above this, gradients that meet in one buffer are added while they are in the cache; below, a second small
+// kernel is cheaper than the general loop.
+constexpr std::size_t kFuseAbove = 4096;
+
+struct VariableOperand {
+  VariableOperand(const Variable& v) : variable(&v), operand(v.data()) {}
+  VariableOperand(Number n) : operand(n) {}
+  const Variable* variable = nullptr;
+  Operand operand;
+};
+
+class PointwiseNode final : public Node {
+ public:
+  // `reads`: what is saved, by operand, and bit kResultBit for the result.
+  PointwiseNode(OpId id, unsigned reads) : id_(id), reads_(reads) {}
+  const char* name() const noexcept override { return op().info.name; }
+
+  void backward(Pass<Tensor>& pass) override {
+    unsigned mask = 0;
+    for (int i = 0; i < op().arity; ++i) {
+      if (!pass.wants(i)) continue;
+      if (op().passes >> i & 1)
+        pass.add(i, pass.gradient());
+      else
+        mask |= 1u << i;
+    }
+    if (mask == 0) return;
+    const unsigned reads = op().reads[mask];
+    Operand in[3] = {Number(0), Number(0), Number(0)};
+    Tensor result;
+    for (int i = 0; i < op().arity; ++i)
+      if (reads >> i & 1) in[i] = operand(i);
+    if (reads >> kResultBit & 1) result = checked(slot_of(kResultBit)).tensor;
+
+    Tensor g = std::move(pass.gradient());
+    Tensor made[3];
+    GradientTarget targets[3];
+    bool reusable = g.is_contiguous() && tensor::TensorAccess::unique(g);
+    for (int i = 0; i < op().arity; ++i) {
+      if (!(mask >> i & 1)) continue;
+      if (g.numel() > kFuseAbove) {
+        if (const Tensor* held = pass.pending(i, g)) {
+          targets[i] = {held, true};
+          continue;
+        }
+      }
+      made[i] = reusable ? g : tensor::detail::allocate(g.shape(), g.type(), g.device());
+      reusable = false;
+      targets[i] = {&made[i], false};
+    }
+    tensor::detail::backend(g.device()).backward(id_, targets, g, in, op().arity, result);
+    g = Tensor();
+    for (int i = 0; i < op().arity; ++i)
+      if (made[i].defined()) pass.add(i, std::move(made[i]));
+  }
+
+  void backward(Pass<Variable>& pass) override {
+    // What the gradients asked for do not read stands in as a number; so do gradients not asked for.
+    const Variable unread(tensor::full({}, 1, pass.gradient().device(), pass.gradient().type()));
+    const Variable unread_condition(tensor::full({}, true, pass.gradient().device(), DataType::Bool));
+    Variable in[3];
+    for (int i = 0; i < op().arity; ++i) {
+      if (!(reads_ >> i & 1)) {
+        in[i] = op().info.condition >> i & 1 ? unread_condition : unread;
+      } else if (const Saved& s = checked(slot_of(i)); s.tensor.defined()) {
+        in[i] = pass.input(slot_of(i), i);
+      } else {
+        in[i] = Variable(tensor::full({}, s.number, pass.gradient().device(), pass.gradient().type()));
+      }
+    }
+    const Variable y = reads_ >> kResultBit & 1 ? pass.result(slot_of(kResultBit)) : unread;
+    Variable out[3];
+    lmp::table::kVariableGrads[static_cast<int>(id_)](pass.gradient(), in, y, out);
+    for (int i = 0; i < op().arity; ++i)
+      if (pass.wants(i) && out[i].defined()) pass.add(i, std::move(out[i]));
+  }
+
+ private:
+  const PointwiseOp& op() const noexcept { return lmp::table::kOps[static_cast<int>(id_)]; }
+  int slot_of(int bit) const noexcept { return std::popcount(reads_ & ((1u << bit) - 1)); }
+  Operand operand(int i) const {
+    const Saved& s = checked(slot_of(i));
+    return s.tensor.defined() ? Operand(s.tensor) : Operand(s.number);
+  }
+
+  OpId id_;
+  unsigned reads_;
+};
+
+Variable pointwise(OpId id, const VariableOperand* in, int count) {
+  const Operand operands[3] = {in[0].operand, count > 1 ? in[1].operand : Operand(Number(0)),
+                               count > 2 ? in[2].operand : Operand(Number(0))};
+  Tensor out = tensor::ops::pointwise(id, operands, count);
+  if (!autograd_thread.recording) return Variable(std::move(out));
+  unsigned wants = 0;
+  for (int i = 0; i < count; ++i)
+    if (in[i].variable && in[i].variable->requires_grad()) wants |= 1u << i;
+  const PointwiseOp& op = lmp::table::pointwise_op(id);
+  wants &= ~op.info.condition;
+  if (wants == 0 || !op.differentiable || !is_floating(out.type())) return Variable(std::move(out));
+  const unsigned reads = op.reads[wants & ~unsigned{op.passes}];
+  NodeBuilder builder = NodeBuilder::make<PointwiseNode>(count, std::popcount(reads), id, reads);
+  for (int i = 0; i < count; ++i) {
+    if (in[i].variable)
+      builder.add_edge(*in[i].variable);
+    else
+      builder.add_edge();
+    if (!(reads >> i & 1)) continue;
+    if (in[i].variable)
+      builder.save(in[i].variable->data());
+    else
+      builder.save(in[i].operand.number);
+  }
+  if (reads >> kResultBit & 1) builder.save(out);
+  return VariableAccess::make(std::move(out), builder.finish());
+}
+
+Variable pointwise(OpId id, std::initializer_list<VariableOperand> in) {
+  return pointwise(id, in.begin(), static_cast<int>(in.size()));
+}
+
+}  // namespace
+
+inline namespace ops {
+
+#define LMP_UNARY(function, Op) \
+  Variable function(const Variable& x) { return pointwise(OpId::Op, {x}); }
+#define LMP_BINARY(function, Op)                                                               \
+  Variable function(const Variable& a, const Variable& b) { return pointwise(OpId::Op, {a, b}); } \
+  Variable function(const Variable& a, Number b) { return pointwise(OpId::Op, {a, b}); }        \
+  Variable function(Number a, const Variable& b) { return pointwise(OpId::Op, {a, b}); }
+#include "lamppp/tensor/pointwise.def"
+
+Variable where(const Variable& condition, const Variable& a, const Variable& b) {
+  return pointwise(OpId::Where, {condition, a, b});
+}
+Variable where(const Variable& condition, const Variable& a, Number b) {
+  return pointwise(OpId::Where, {condition, a, b});
+}
+Variable where(const Variable& condition, Number a, const Variable& b) {
+  return pointwise(OpId::Where, {condition, a, b});
+}
+Variable clamp(const Variable& x, const Variable& low, const Variable& high) {
+  return pointwise(OpId::Clamp, {x, low, high});
+}
+Variable clamp(const Variable& x, std::optional<Number> low, std::optional<Number> high) {
+  const auto [from, to] = tensor::ops::clamp_bounds(x.data(), low, high);
+  return pointwise(OpId::Clamp, {x, from, to});
+}
+
+}  // namespace ops
+}  // namespace lmp::autograd

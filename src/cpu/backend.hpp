@@ -1,0 +1,30 @@
+#pragma once
+
+#include "tensor/backend.hpp"
+
+/// The entries of the CPU's backend table; see tensor/backend.hpp.
+namespace lmp::cpu {
+
+using tensor::DataType;
+using tensor::Tensor;
+
+void forward(table::OpId op, DataType compute, const Tensor& out, const tensor::detail::Operand* in, int count);
+void backward(table::OpId op, const tensor::detail::GradientTarget* out, const Tensor& g,
+              const tensor::detail::Operand* in, int count, const Tensor& result);
+void copy(const Tensor& to, const Tensor& from);
+void fill(const Tensor& to, tensor::Number value);
+void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x);
+void arg_extreme(bool largest, const Tensor& out, const Tensor& x, int axis);
+void cumsum(const Tensor& out, const Tensor& x, int axis);
+void index_select(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index);
+void index_add(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source);
+void gather(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index);
+void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source, bool add);
+void argsort(const Tensor& out, const Tensor& x, int axis, bool descending);
+std::size_t count_nonzero(const Tensor& x);
+void nonzero(const Tensor& out, const Tensor& x);
+void random(tensor::detail::Distribution distribution, const Tensor& out, std::uint64_t seed,
+            std::uint64_t offset, double mean, double deviation);
+void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed, std::uint64_t offset);
+
+}  // namespace lmp::cpu

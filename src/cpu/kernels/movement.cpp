@@ -1,0 +1,238 @@
+#include "cpu/kernels/table.hpp"
+
+namespace lmp::cpu::LMP_ISA {
+namespace {
+
+struct Half {
+  std::uint16_t bits;
+};
+struct Brain {
+  std::uint16_t bits;
+};
+
+// binary16 by integer and float arithmetic alone, so that it vectorises on every level. Normal numbers are
+// rebiased; subnormals are exact as bits * 2^-24.
+[[gnu::always_inline]] inline float widen(Half h) {
+  const std::uint32_t bits = h.bits, magnitude = bits & 0x7fffu, sign = (bits & 0x8000u) << 16;
+  const std::uint32_t normal = (magnitude << 13) + (magnitude >= 0x7c00u ? 0x70000000u : 0x38000000u);
+  const float small = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
+  const std::uint32_t value = magnitude < 0x0400u ? __builtin_bit_cast(std::uint32_t, small) : normal;
+  return __builtin_bit_cast(float, value | sign);
+}
+[[gnu::always_inline]] inline float widen(Brain b) {
+  return __builtin_bit_cast(float, static_cast<std::uint32_t>(b.bits) << 16);
+}
+
+// Rounds to nearest even. Subnormal results are rounded by the addition of 0.5, whose last place is 2^-24.
+[[gnu::always_inline]] inline Half narrow_half(float f) {
+  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, f), magnitude = bits & 0x7fffffffu;
+  const std::uint32_t sign = (bits >> 16) & 0x8000u;
+  const float small = __builtin_bit_cast(float, magnitude) + 0.5f;
+  const std::uint32_t subnormal = __builtin_bit_cast(std::uint32_t, small) - 0x3f000000u;
+  const std::uint32_t normal = (magnitude - 0x38000000u + 0x0fffu + ((magnitude >> 13) & 1u)) >> 13;
+  const std::uint32_t finite = magnitude < 0x38800000u ? subnormal : normal;
+  const std::uint32_t large = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
+  return {static_cast<std::uint16_t>((magnitude >= 0x477ff000u ? large : finite) | sign)};
+}
+[[gnu::always_inline]] inline Brain narrow_brain(float f) {
+  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, f);
+  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const std::uint32_t nan = (bits >> 16) | 0x40u;
+  return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded)};
+}
+
+template <class T>
+inline constexpr bool kIsHalf = __is_same(T, Half) || __is_same(T, Brain);
+
+// Floats to integers truncate and saturate, NaN is 0; integers wrap; Bool is whether it differs from 0.
+template <class To, class From>
+[[gnu::always_inline]] inline To convert(From v) {
+  if constexpr (kIsHalf<From>) {
+    return convert<To>(widen(v));
+  } else if constexpr (__is_same(To, bool)) {
+    return v != From{};
+  } else if constexpr (kIsFloat<From> && !kIsFloat<To>) {
+    constexpr bool kSigned = static_cast<To>(-1) < To{1};
+    constexpr int kBits = static_cast<int>(sizeof(To)) * 8 - (kSigned ? 1 : 0);
+    constexpr To kMax = static_cast<To>(~0ULL >> (64 - kBits));
+    constexpr To kMin = static_cast<To>(kSigned ? -kMax - 1 : 0);
+    constexpr From kAbove = static_cast<From>(1ULL << (kBits - 1)) * 2;
+    constexpr From kBelow = kSigned ? -kAbove : From{0};
+    const bool inside = v > kBelow && v < kAbove;
+    const To whole = static_cast<To>(inside ? v : From{0});
+    return v >= kAbove ? kMax : v <= kBelow ? kMin : whole;
+  } else {
+    return static_cast<To>(v);
+  }
+}
+
+template <class To, class From>
+void load(void* out, const void* in, std::int64_t stride, std::size_t n) {
+  auto* o = static_cast<To*>(out);
+  const auto* from = static_cast<const From*>(in);
+  if (stride == 1) {
+    LMP_VECTORIZE
+    for (std::size_t i = 0; i < n; ++i) o[i] = convert<To>(from[i]);
+  } else if (stride == 0) {
+    const To v = convert<To>(*from);
+    for (std::size_t i = 0; i < n; ++i) o[i] = v;
+  } else {
+    for (std::size_t i = 0; i < n; ++i) o[i] = convert<To>(from[static_cast<std::int64_t>(i) * stride]);
+  }
+}
+
+template <class To, class From>
+[[gnu::always_inline]] inline To stored(From v) {
+  if constexpr (__is_same(To, Half))
+    return narrow_half(v);
+  else if constexpr (__is_same(To, Brain))
+    return narrow_brain(v);
+  else
+    return v;
+}
+
+template <class To, class From>
+void store(void* out, std::int64_t stride, const void* in, std::size_t n) {
+  auto* o = static_cast<To*>(out);
+  const auto* from = static_cast<const From*>(in);
+  if (stride == 1) {
+    LMP_VECTORIZE
+    for (std::size_t i = 0; i < n; ++i) o[i] = stored<To>(from[i]);
+  } else {
+    for (std::size_t i = 0; i < n; ++i) o[static_cast<std::int64_t>(i) * stride] = stored<To>(from[i]);
+  }
+}
+
+struct SumOf {
+  template <class T>
+  [[gnu::always_inline]] static T apply(T a, T b) {
+    return add(a, b);
+  }
+};
+struct ProdOf {
+  template <class T>
+  [[gnu::always_inline]] static T apply(T a, T b) {
+    return mul(a, b);
+  }
+};
+struct MaxOf {
+  template <class T>
+  [[gnu::always_inline]] static T apply(T a, T b) {
+    return maximum(a, b);
+  }
+};
+struct MinOf {
+  template <class T>
+  [[gnu::always_inline]] static T apply(T a, T b) {
+    return minimum(a, b);
+  }
+};
+
+// Lanes that each take every kLanes-th element: enough to keep the adders of four wide vectors busy. The
+// tree that joins them is fixed, so the result depends on n alone.
+template <class Op, class T>
+void reduce(void* out, const void* in, std::size_t n) {
+  constexpr std::size_t kLanes = 256 / sizeof(T);
+  const auto* x = static_cast<const T*>(in);
+  if (n < kLanes) {
+    T total = x[0];
+    for (std::size_t i = 1; i < n; ++i) total = Op::apply(total, x[i]);
+    *static_cast<T*>(out) = total;
+    return;
+  }
+  T lanes[kLanes];
+  for (std::size_t j = 0; j < kLanes; ++j) lanes[j] = x[j];
+  std::size_t i = kLanes;
+  for (; i + kLanes <= n; i += kLanes)
+    for (std::size_t j = 0; j < kLanes; ++j) lanes[j] = Op::apply(lanes[j], x[i + j]);
+  for (std::size_t j = 0; i + j < n; ++j) lanes[j] = Op::apply(lanes[j], x[i + j]);
+  for (std::size_t width = kLanes / 2; width > 0; width /= 2)
+    for (std::size_t j = 0; j < width; ++j) lanes[j] = Op::apply(lanes[j], lanes[j + width]);
+  *static_cast<T*>(out) = lanes[0];
+}
+
+template <bool kMax, class T>
+[[gnu::always_inline]] inline bool beats(T candidate, T best) {
+  if constexpr (kIsFloat<T>) {
+    if (isnan(best)) return false;
+    if (isnan(candidate)) return true;
+  }
+  return kMax ? candidate > best : candidate < best;
+}
+
+template <bool kMax, class T>
+void arg_row(void* best, std::int64_t* index, const void* in, std::int64_t position, std::size_t n) {
+  const auto* x = static_cast<const T*>(in);
+  T top = *static_cast<T*>(best);
+  for (std::size_t i = 0; i < n; ++i) {
+    if (*index < 0 || beats<kMax>(x[i], top)) {
+      top = x[i];
+      *index = position + static_cast<std::int64_t>(i);
+    }
+  }
+  *static_cast<T*>(best) = top;
+}
+
+template <bool kMax, class T>
+void arg_columns(void* best, std::int64_t* index, const void* in, std::int64_t position, std::size_t n) {
+  const auto* x = static_cast<const T*>(in);
+  auto* top = static_cast<T*>(best);
+  for (std::size_t i = 0; i < n; ++i) {
+    const bool wins = position == 0 || beats<kMax>(x[i], top[i]);
+    top[i] = wins ? x[i] : top[i];
+    index[i] = wins ? position : index[i];
+  }
+}
+
+template <class T>
+void cumsum(void* out, const void* in, std::size_t n) {
+  // A running float sum would lose what a pairwise one keeps, so it runs in double.
+  auto* o = static_cast<T*>(out);
+  const auto* x = static_cast<const T*>(in);
+  if constexpr (kIsFloat<T>) {
+    double total = 0;
+    for (std::size_t i = 0; i < n; ++i) o[i] = static_cast<T>(total += static_cast<double>(x[i]));
+  } else {
+    T total{};
+    for (std::size_t i = 0; i < n; ++i) o[i] = total = add(total, x[i]);
+  }
+}
+
+template <class From>
+void fill_loads(LoadFn* loads) {
+  for_each_compute_type([&](auto index) {
+    constexpr int k = decltype(index)::value;
+    loads[k] = &load<ComputeType<k>, From>;
+  });
+}
+
+}  // namespace
+
+void fill_movement(Kernels& kernels) {
+  using tensor::DataType;
+  for_each_compute_type([&](auto index) {
+    constexpr int k = decltype(index)::value;
+    using T = ComputeType<k>;
+    // Storage types are the compute types in the same order, with the halves between Int64 and Float32.
+    constexpr int storage = k < 6 ? k : k + 2;
+    fill_loads<T>(kernels.load[storage]);
+    kernels.store[storage] = &store<T, T>;
+    kernels.reduce[static_cast<int>(Reduction::Max)][k] = &reduce<MaxOf, T>;
+    kernels.reduce[static_cast<int>(Reduction::Min)][k] = &reduce<MinOf, T>;
+    kernels.arg_row[0][k] = &arg_row<true, T>;
+    kernels.arg_row[1][k] = &arg_row<false, T>;
+    kernels.arg_columns[0][k] = &arg_columns<true, T>;
+    kernels.arg_columns[1][k] = &arg_columns<false, T>;
+    if constexpr (k >= 5) {
+      kernels.reduce[static_cast<int>(Reduction::Sum)][k] = &reduce<SumOf, T>;
+      kernels.reduce[static_cast<int>(Reduction::Prod)][k] = &reduce<ProdOf, T>;
+      kernels.cumsum[k] = &cumsum<T>;
+    }
+  });
+  fill_loads<Half>(kernels.load[static_cast<int>(DataType::Float16)]);
+  fill_loads<Brain>(kernels.load[static_cast<int>(DataType::BFloat16)]);
+  kernels.store[static_cast<int>(DataType::Float16)] = &store<Half, float>;
+  kernels.store[static_cast<int>(DataType::BFloat16)] = &store<Brain, float>;
+}
+
+}  // namespace lmp::cpu::LMP_ISA

@@ -1,0 +1,85 @@
+#include "cpu/matmul.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "cpu/kernels.hpp"
+#include "cpu/scratch.hpp"
+#include "tensor/parallel.hpp"
+#ifdef LAMPPP_HAVE_ONEDNN
+#include "cpu/onednn.hpp"
+#endif
+
+namespace lmp::cpu {
+namespace {
+
+using Index = std::int64_t;
+
+constexpr Index ceil_div(Index x, Index y) { return (x + y - 1) / y; }
+
+// The size, a multiple of `step`, of the parts at most `most` long that n is cut into evenly.
+constexpr Index part(Index n, Index most, Index step) {
+  return std::min(n, ceil_div(ceil_div(n, ceil_div(n, most)), step) * step);
+}
+
+void own_matmul(const MatmulArgs& g) {
+  // The columns of b for a tile stay in L1. One row goes through b in the order of memory, by a few
+  // rows or by whole columns.
+  const Index most = g.m == 1 && g.b_col == 1 ? 16 : g.m <= 4 && g.b_row == 1 ? 2048 : 256;
+  const Index depth = ceil_div(g.k, ceil_div(g.k, most));
+  // Large enough that packing does not count, small enough for every thread to get some.
+  const bool large = g.m * g.n >= Index{1024} * 1024;
+  const Index rows = part(g.m, large ? 256 : 128, 1);
+  const Index cols = part(g.n, g.m == 1 ? 1024 : large ? 512 : 256, 64);
+  const Index row_tiles = ceil_div(g.m, rows), col_tiles = ceil_div(g.n, cols);
+  constexpr Index kWork = Index{1} << 18;  // multiplications worth a thread
+  const Index chunk = std::max(Index{1}, kWork / (rows * cols * g.k));
+  const GemmFn gemm = kernels().gemm;
+  tensor::detail::parallel_for(g.batch * row_tiles * col_tiles, chunk, [&](Index begin, Index end) {
+    const Scratch scratch(static_cast<std::size_t>(gemm_scratch_bytes(g.type, rows, cols, depth)));
+    for (Index i = begin; i < end; ++i) {
+      const Index row = i / col_tiles % row_tiles * rows, col = i % col_tiles * cols;
+      gemm(g, {i / (row_tiles * col_tiles), row, std::min(row + rows, g.m), col,
+               std::min(col + cols, g.n), depth, scratch.data()});
+    }
+  });
+}
+
+#ifdef LAMPPP_HAVE_ONEDNN
+// Where oneDNN was measured to be faster; it is ahead from AVX-512 on only. Long sums into small
+// results, and of a transposed a, stay with our kernel: oneDNN splits some of them by the number of
+// threads, which changes their bits.
+bool suits_onednn(const MatmulArgs& g) {
+  if (kernels().gemm != avx512::gemm || std::min({g.m, g.n, g.k}) < 32) return false;
+  if (g.k > g.m * g.n / 16 || (g.a_col != 1 && g.k > 1024)) return false;
+  const Index work = g.m * g.n * g.k;
+  return (g.type == tensor::DataType::Float32 && work >= Index{1} << 21) ||
+         (g.type == tensor::DataType::BFloat16 && work >= Index{1} << 17);
+}
+#endif
+
+}  // namespace
+
+void matmul(const MatmulArgs& args) {
+  if (args.batch == 0 || args.m == 0 || args.n == 0) return;
+  if (args.k == 0) {
+    const auto count = static_cast<std::size_t>(args.batch * args.m * args.n);
+    if (!args.accumulate) std::memset(args.c, 0, count * tensor::size_of(args.type));
+    return;
+  }
+  MatmulArgs g = args;
+  if (g.n == 1 && g.m > 1) {  // a column is the transpose of a row
+    std::swap(g.m, g.n);
+    std::swap(g.a, g.b);
+    std::swap(g.a_batch, g.b_batch);
+    std::swap(g.a_row, g.b_col);
+    std::swap(g.a_col, g.b_row);
+  }
+#ifdef LAMPPP_HAVE_ONEDNN
+  if (suits_onednn(g) && onednn::matmul(g)) return;
+#endif
+  own_matmul(g);
+}
+
+}  // namespace lmp::cpu

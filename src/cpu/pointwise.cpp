@@ -1,0 +1,201 @@
+#include "cpu/backend.hpp"
+#include "cpu/block_loop.hpp"
+#include "ops/pointwise_run.hpp"
+#include "tensor/checks.hpp"
+
+namespace lmp::cpu {
+
+using tensor::DataType;
+using tensor::IntList;
+using tensor::Number;
+using tensor::Tensor;
+using tensor::detail::GradientTarget;
+using tensor::detail::Iteration;
+using tensor::detail::kMaxOperands;
+using tensor::detail::Operand;
+
+namespace {
+
+// A number as an element in memory.
+struct Constant {
+  alignas(8) std::byte bytes[8];
+  Constant() = default;
+  Constant(Number number, DataType type) {
+    const auto put = [&](auto value) { std::memcpy(bytes, &value, sizeof(value)); };
+    const bool is_float = number.kind() == Number::Kind::Float;
+    switch (type) {
+      case DataType::Bool: put(is_float ? number.to_double() != 0 : number.integer() != 0); break;
+      case DataType::UInt8: put(static_cast<std::uint8_t>(number.integer())); break;
+      case DataType::Int8: put(static_cast<std::int8_t>(number.integer())); break;
+      case DataType::Int16: put(static_cast<std::int16_t>(number.integer())); break;
+      case DataType::Int32: put(static_cast<std::int32_t>(number.integer())); break;
+      case DataType::Int64: put(number.integer()); break;
+      case DataType::Float64: put(number.to_double()); break;
+      default: put(static_cast<float>(number.to_double())); break;
+    }
+  }
+};
+
+// Work a task has to be worth: transcendental functions take about four times what arithmetic does.
+std::int64_t chunk_of(const table::PointwiseOp& op) {
+  return op.info.promote == table::Promote::Float ? kChunk / 4 : kChunk;
+}
+
+DataType compute_of(const table::PointwiseOp& op, int operand, DataType compute) {
+  return op.info.condition >> operand & 1 ? DataType::Bool : compute;
+}
+
+}  // namespace
+
+void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int count) {
+  const table::PointwiseOp& op = table::pointwise_op(id);
+  const DataType compute = compute_type(type);
+  const ForwardFn kernel = kernels().forward[static_cast<int>(id)][compute_index(compute)];
+  const DataType result = op.info.promote == table::Promote::Compare ? DataType::Bool : compute;
+
+  const auto numel = static_cast<std::int64_t>(out.numel());
+  bool direct = out.is_contiguous() && out.type() == result;
+  for (int i = 0; direct && i < count; ++i) {
+    const Tensor* t = in[i].tensor;
+    direct = t && t->is_contiguous() && t->type() == compute_of(op, i, compute) && t->shape() == out.shape();
+  }
+  if (direct) [[likely]] {
+    if (numel <= chunk_of(op)) {
+      const void* pointers[3];
+      for (int i = 0; i < count; ++i) pointers[i] = in[i].tensor->data();
+      if (numel > 0) kernel(out.data(), pointers, static_cast<std::size_t>(numel));
+      return;
+    }
+  }
+
+  IntList strides[kMaxOperands];
+  BlockOperand operands[kMaxOperands];
+  Constant constants[3];
+  strides[0] = out.strides();
+  operands[0] = {static_cast<std::byte*>(out.data()), out.type(), result, true, false};
+  for (int i = 0; i < count; ++i) {
+    const DataType wanted = compute_of(op, i, compute);
+    if (const Tensor* t = in[i].tensor) {
+      strides[i + 1] = tensor::detail::broadcast_strides(t->shape(), t->strides(), out.shape());
+      operands[i + 1] = {static_cast<std::byte*>(t->data()), t->type(), wanted, false, false};
+    } else {
+      constants[i] = Constant(in[i].number, wanted);
+      strides[i + 1] = tensor::detail::broadcast_strides({}, {}, out.shape());
+      operands[i + 1] = {constants[i].bytes, wanted, wanted, false, false};
+    }
+  }
+  const Iteration loop(out.shape(), {strides, static_cast<std::size_t>(count + 1)}, true);
+  block_loop(loop, operands, count + 1, chunk_of(op), [&](void* const* p, std::size_t n) {
+    const void* const inputs[3] = {p[1], count > 1 ? p[2] : nullptr, count > 2 ? p[3] : nullptr};
+    kernel(p[0], inputs, n);
+  });
+}
+
+void backward(OpId id, const GradientTarget* out, const Tensor& g, const Operand* in, int count,
+              const Tensor& result) {
+  const table::PointwiseOp& op = table::pointwise_op(id);
+  const DataType compute = compute_type(g.type());
+  unsigned mask = 0;
+  for (int i = 0; i < count; ++i) mask |= out[i].tensor ? 1u << i : 0;
+  const BackwardFn kernel =
+      kernels().backward[static_cast<int>(id)][compute == DataType::Float64 ? 1 : 0][mask];
+  const unsigned reads = op.reads[mask];
+
+  const auto numel = static_cast<std::int64_t>(g.numel());
+  bool direct = g.is_contiguous() && g.type() == compute && numel <= chunk_of(op);
+  for (int i = 0; direct && i < count; ++i) {
+    if (out[i].tensor) direct = !out[i].accumulate && out[i].tensor->type() == compute;
+    if (direct && reads >> i & 1) {
+      const Tensor* t = in[i].tensor;
+      direct = t && t->is_contiguous() && t->type() == compute_of(op, i, compute) && t->shape() == g.shape();
+    }
+  }
+  if (direct && (reads & 8)) direct = result.type() == compute && result.is_contiguous();
+  if (direct) [[likely]] {
+    if (numel == 0) return;
+    void* outputs[3] = {};
+    const void* inputs[3];
+    for (int i = 0; i < count; ++i) {
+      if (out[i].tensor) outputs[i] = out[i].tensor->data();
+      inputs[i] = reads >> i & 1 ? in[i].tensor->data() : g.data();
+    }
+    kernel(outputs, g.data(), inputs, reads & 8 ? result.data() : g.data(), static_cast<std::size_t>(numel));
+    return;
+  }
+
+  // Operands: the gradients asked for, g, the inputs and the result that are read.
+  IntList strides[kMaxOperands];
+  BlockOperand operands[kMaxOperands];
+  Constant constants[3];
+  int at_out[3] = {}, at_in[3] = {}, at_result = 0, total = 0;
+  const auto append = [&](const Tensor& t, DataType wanted, bool output, bool accumulate) {
+    strides[total] = tensor::detail::broadcast_strides(t.shape(), t.strides(), g.shape());
+    operands[total] = {static_cast<std::byte*>(t.data()), t.type(), wanted, output, accumulate};
+    return total++;
+  };
+  for (int i = 0; i < count; ++i)
+    if (out[i].tensor) at_out[i] = append(*out[i].tensor, compute, true, out[i].accumulate);
+  const int at_g = append(g, compute, false, false);
+  for (int i = 0; i < count; ++i) {
+    at_in[i] = at_g;
+    if (!(reads >> i & 1)) continue;
+    const DataType wanted = compute_of(op, i, compute);
+    if (in[i].tensor) {
+      at_in[i] = append(*in[i].tensor, wanted, false, false);
+    } else {
+      constants[i] = Constant(in[i].number, wanted);
+      strides[total] = tensor::detail::broadcast_strides({}, {}, g.shape());
+      operands[total] = {constants[i].bytes, wanted, wanted, false, false};
+      at_in[i] = total++;
+    }
+  }
+  at_result = reads & 8 ? append(result, compute, false, false) : at_g;
+  const Iteration loop(g.shape(), {strides, static_cast<std::size_t>(total)}, true);
+  block_loop(loop, operands, total, chunk_of(op), [&](void* const* p, std::size_t n) {
+    void* outputs[3] = {};
+    const void* inputs[3] = {};
+    for (int i = 0; i < count; ++i) {
+      if (out[i].tensor) outputs[i] = p[at_out[i]];
+      inputs[i] = p[at_in[i]];
+    }
+    kernel(outputs, p[at_g], inputs, p[at_result], n);
+  });
+}
+
+void copy(const Tensor& to, const Tensor& from) {
+  const auto numel = static_cast<std::int64_t>(to.numel());
+  const auto size = static_cast<std::int64_t>(tensor::size_of(to.type()));
+  if (to.is_contiguous() && from.is_contiguous() && to.type() == from.type()) {
+    auto* out = static_cast<std::byte*>(to.data());
+    const auto* in = static_cast<const std::byte*>(from.data());
+    tensor::detail::parallel_for(numel, kChunk * 8 / size, [&](std::int64_t begin, std::int64_t end) {
+      std::memcpy(out + begin * size, in + begin * size, static_cast<std::size_t>((end - begin) * size));
+    });
+    return;
+  }
+  // The kernel is the identity: casting and striding happen as blocks are loaded and stored.
+  const DataType compute = compute_type(to.type());
+  const IntList strides[2] = {to.strides(), from.strides()};
+  const BlockOperand operands[2] = {
+      {static_cast<std::byte*>(to.data()), to.type(), compute, true, false},
+      {static_cast<std::byte*>(from.data()), from.type(), compute, false, false},
+  };
+  const std::size_t bytes = tensor::size_of(compute);
+  block_loop(Iteration(to.shape(), strides, true), operands, 2, kChunk,
+             [&](void* const* p, std::size_t n) { std::memcpy(p[0], p[1], n * bytes); });
+}
+
+void fill(const Tensor& to, Number value) {
+  const DataType compute = compute_type(to.type());
+  Constant constant(value, compute);
+  const IntList strides[2] = {to.strides(), tensor::detail::broadcast_strides({}, {}, to.shape())};
+  const BlockOperand operands[2] = {
+      {static_cast<std::byte*>(to.data()), to.type(), compute, true, false},
+      {constant.bytes, compute, compute, false, false},
+  };
+  const std::size_t bytes = tensor::size_of(compute);
+  block_loop(Iteration(to.shape(), strides, true), operands, 2, kChunk,
+             [&](void* const* p, std::size_t n) { std::memcpy(p[0], p[1], n * bytes); });
+}
+
+}  // namespace lmp::cpu

@@ -1,0 +1,666 @@
+// Scalar functions for the op table and the kernels, on float, double and the integers.
+//
+// Included inside a namespace, once for every instruction set, after LMP_MATH_FN has been defined
+// (the specifiers of a function: always inlined, __host__ __device__), so: no guard, no #include,
+// no std.
+//
+// Float functions on the CPU are straight-line code, selects in place of branches and no calls,
+// which compilers vectorise in a plain loop; a lane and the scalar tail give the same bits. They
+// need -ffp-contract=off, -fno-math-errno, -fno-trapping-math and the default rounding mode.
+// bench/ulp.cpp prints their largest errors. The polynomials are minimax fits made for this file
+// (Remez exchange); for the range reductions see Cody and Waite, "Software Manual for the
+// Elementary Functions", and Muller, "Elementary Functions".
+
+using MathU32 = unsigned int;
+using MathU64 = unsigned long long;
+
+// ---- Integers: arithmetic wraps, bool adds as "or" and multiplies as "and" ----
+
+template <class T>
+concept MathInteger = requires(T a) {
+  a % a;
+};
+
+template <class T>
+inline constexpr bool kMathIsFloat = false;
+template <>
+inline constexpr bool kMathIsFloat<float> = true;
+template <>
+inline constexpr bool kMathIsFloat<double> = true;
+template <class T>
+concept MathFloat = kMathIsFloat<T>;
+
+template <bool kWide>
+struct MathUnsigned {
+  using Type = MathU32;
+};
+template <>
+struct MathUnsigned<true> {
+  using Type = MathU64;
+};
+/// Unsigned, at least as wide as T and as int: wraps without undefined behaviour.
+template <class T>
+using MathWrap = typename MathUnsigned<(sizeof(T) > sizeof(MathU32))>::Type;
+
+template <MathInteger T>
+LMP_MATH_FN T add(T a, T b) {
+  return static_cast<T>(static_cast<MathWrap<T>>(a) + static_cast<MathWrap<T>>(b));
+}
+template <MathInteger T>
+LMP_MATH_FN T sub(T a, T b) {
+  return static_cast<T>(static_cast<MathWrap<T>>(a) - static_cast<MathWrap<T>>(b));
+}
+template <MathInteger T>
+LMP_MATH_FN T mul(T a, T b) {
+  return static_cast<T>(static_cast<MathWrap<T>>(a) * static_cast<MathWrap<T>>(b));
+}
+template <MathInteger T>
+LMP_MATH_FN T neg(T a) {
+  return static_cast<T>(MathWrap<T>{0} - static_cast<MathWrap<T>>(a));
+}
+template <MathInteger T>
+LMP_MATH_FN T abs(T a) {
+  return a < T{0} ? neg(a) : a;
+}
+
+/// a - floor(a / b) * b, which has the sign of b; 0 where b is 0.
+template <MathInteger T>
+LMP_MATH_FN T remainder(T a, T b) {
+  constexpr T kMinusOne = static_cast<T>(-1);
+  const bool trivial = b == T{0} || (kMinusOne < T{0} && b == kMinusOne);  // MIN % -1 overflows
+  const T r = static_cast<T>(a % (trivial ? T{1} : b));
+  return r != T{0} && (r < T{0}) != (b < T{0}) ? static_cast<T>(r + b) : r;
+}
+
+/// x to the power n >= 0.
+template <MathInteger T>
+LMP_MATH_FN T ipow(T x, T n) {
+  MathWrap<T> result = 1;
+  auto square = static_cast<MathWrap<T>>(x);
+  for (auto left = static_cast<MathWrap<T>>(n); left != 0; left >>= 1) {
+    if ((left & 1) != 0) result *= square;
+    square *= square;
+  }
+  return static_cast<T>(result);
+}
+
+// ---- Any number ----
+
+template <MathFloat T>
+LMP_MATH_FN T add(T a, T b) {
+  return a + b;
+}
+template <MathFloat T>
+LMP_MATH_FN T sub(T a, T b) {
+  return a - b;
+}
+template <MathFloat T>
+LMP_MATH_FN T mul(T a, T b) {
+  return a * b;
+}
+template <MathFloat T>
+LMP_MATH_FN T neg(T a) {
+  return -a;
+}
+
+template <class T>
+LMP_MATH_FN T select(bool condition, T a, T b) {
+  return condition ? a : b;
+}
+
+/// The larger one, NaN where either is NaN.
+template <class T>
+LMP_MATH_FN T maximum(T a, T b) {
+  if constexpr (MathInteger<T>) {
+    return a > b ? a : b;
+  } else {
+    return ((a > b) | (a != a)) ? a : b;
+  }
+}
+/// The smaller one, NaN where either is NaN.
+template <class T>
+LMP_MATH_FN T minimum(T a, T b) {
+  if constexpr (MathInteger<T>) {
+    return a < b ? a : b;
+  } else {
+    return ((a < b) | (a != a)) ? a : b;
+  }
+}
+
+template <class T>
+inline constexpr T kMathMax{};
+template <>
+inline constexpr float kMathMax<float> = 3.402823466e+38F;
+template <>
+inline constexpr double kMathMax<double> = 1.7976931348623157e+308;
+
+template <MathInteger T>
+LMP_MATH_FN bool isnan(T) {
+  return false;
+}
+template <MathInteger T>
+LMP_MATH_FN bool isinf(T) {
+  return false;
+}
+template <MathInteger T>
+LMP_MATH_FN bool isfinite(T) {
+  return true;
+}
+template <MathFloat T>
+LMP_MATH_FN bool isnan(T x) {
+  return x != x;
+}
+template <MathFloat T>
+LMP_MATH_FN bool isinf(T x) {
+  return (x > kMathMax<T>) | (x < -kMathMax<T>);
+}
+template <MathFloat T>
+LMP_MATH_FN bool isfinite(T x) {
+  return (x <= kMathMax<T>)&(x >= -kMathMax<T>);
+}
+
+inline constexpr double kPi = 3.14159265358979323846;
+inline constexpr double kLn2 = 0.69314718055994530942;
+inline constexpr double kLog2E = 1.44269504088896340736;
+inline constexpr double kLog10Of2 = 0.30102999566398119521;
+inline constexpr double kLn10 = 2.30258509299404568402;
+inline constexpr double kSqrtHalf = 0.70710678118654752440;
+inline constexpr double kTwoOverSqrtPi = 1.12837916709551257390;   // erf'(0)
+inline constexpr double kOneOverSqrt2Pi = 0.39894228040143267794;  // the normal density at 0
+
+#ifdef __CUDA_ARCH__
+
+#define LMP_MATH_1(name)                                   \
+  LMP_MATH_FN float name(float x) { return ::name##f(x); } \
+  LMP_MATH_FN double name(double x) { return ::name(x); }
+#define LMP_MATH_2(name)                                               \
+  LMP_MATH_FN float name(float x, float y) { return ::name##f(x, y); } \
+  LMP_MATH_FN double name(double x, double y) { return ::name(x, y); }
+LMP_MATH_1(exp)
+LMP_MATH_1(exp2)
+LMP_MATH_1(expm1)
+LMP_MATH_1(log)
+LMP_MATH_1(log2)
+LMP_MATH_1(log10)
+LMP_MATH_1(log1p)
+LMP_MATH_1(sqrt)
+LMP_MATH_1(rsqrt)
+LMP_MATH_1(sin)
+LMP_MATH_1(cos)
+LMP_MATH_1(tan)
+LMP_MATH_1(sinh)
+LMP_MATH_1(cosh)
+LMP_MATH_1(tanh)
+LMP_MATH_1(asin)
+LMP_MATH_1(acos)
+LMP_MATH_1(atan)
+LMP_MATH_1(erf)
+LMP_MATH_1(floor)
+LMP_MATH_1(ceil)
+LMP_MATH_1(rint)
+LMP_MATH_1(fabs)
+LMP_MATH_2(atan2)
+LMP_MATH_2(pow)
+LMP_MATH_2(fmod)
+LMP_MATH_2(copysign)
+#undef LMP_MATH_1
+#undef LMP_MATH_2
+LMP_MATH_FN float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+LMP_MATH_FN double fma(double a, double b, double c) { return ::fma(a, b, c); }
+
+template <MathFloat T>
+LMP_MATH_FN T sigmoid(T x) {
+  return T{1} / (T{1} + exp(-x));
+}
+template <MathFloat T>
+LMP_MATH_FN T softplus(T x) {
+  return maximum(x, T{0}) + ::log1p(exp(-fabs(x)));
+}
+
+#else
+
+#define LMP_MATH_1(name) \
+  LMP_MATH_FN double name(double x) { return __builtin_##name(x); }
+#define LMP_MATH_1F(name) \
+  LMP_MATH_1(name)        \
+  LMP_MATH_FN float name(float x) { return __builtin_##name##f(x); }
+#define LMP_MATH_2(name) \
+  LMP_MATH_FN double name(double x, double y) { return __builtin_##name(x, y); }
+#define LMP_MATH_2F(name) \
+  LMP_MATH_2(name)        \
+  LMP_MATH_FN float name(float x, float y) { return __builtin_##name##f(x, y); }
+LMP_MATH_1F(sqrt)
+LMP_MATH_1F(floor)
+LMP_MATH_1F(ceil)
+LMP_MATH_1F(rint)
+LMP_MATH_1F(fabs)
+LMP_MATH_2F(fmod)
+LMP_MATH_2F(copysign)
+LMP_MATH_1(exp2)
+LMP_MATH_1(expm1)
+LMP_MATH_1(log2)
+LMP_MATH_1(log10)
+LMP_MATH_1(log1p)
+LMP_MATH_1(sin)
+LMP_MATH_1(cos)
+LMP_MATH_1(tan)
+LMP_MATH_1(sinh)
+LMP_MATH_1(cosh)
+LMP_MATH_1(tanh)
+LMP_MATH_1(asin)
+LMP_MATH_1(acos)
+LMP_MATH_1(atan)
+LMP_MATH_1(erf)
+LMP_MATH_2(atan2)
+LMP_MATH_2(pow)
+#undef LMP_MATH_1
+#undef LMP_MATH_1F
+#undef LMP_MATH_2
+#undef LMP_MATH_2F
+
+LMP_MATH_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+LMP_MATH_FN double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+
+template <MathFloat T>
+LMP_MATH_FN T rsqrt(T x) {
+  return T{1} / sqrt(x);
+}
+
+// -- Building blocks --
+
+LMP_MATH_FN MathU32 math_bits(float x) { return __builtin_bit_cast(MathU32, x); }
+LMP_MATH_FN MathU64 math_bits(double x) { return __builtin_bit_cast(MathU64, x); }
+
+inline constexpr float kMathInf = __builtin_inff();
+inline constexpr float kMathNan = __builtin_nanf("");
+
+/// a * b + c, rounded once only where the instruction set does that in one instruction.
+template <MathFloat T>
+LMP_MATH_FN T mul_add(T a, T b, T c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  return fma(a, b, c);
+#else
+  return a * b + c;
+#endif
+}
+
+/// Horner's scheme, coefficients from the constant upwards.
+template <MathFloat T>
+LMP_MATH_FN T poly(T, T c) {
+  return c;
+}
+template <MathFloat T, class... Rest>
+LMP_MATH_FN T poly(T x, T c, Rest... rest) {
+  return mul_add(poly(x, rest...), x, c);
+}
+
+/// NaN stays NaN.
+template <MathFloat T>
+LMP_MATH_FN T math_at_most(T x, T high) {
+  return x > high ? high : x;
+}
+/// Into [low, high]. NaN stays NaN. Both comparisons are of x, or GCC makes three of them.
+template <MathFloat T>
+LMP_MATH_FN T math_clamp(T x, T low, T high) {
+  const T above = x < low ? low : x;
+  return x > high ? high : above;
+}
+
+/// Added to a number below 2^22 (2^51), it leaves the nearest integer in the low bits.
+inline constexpr float kMathShift = 0x1.8p23F;
+inline constexpr double kMathShift64 = 0x1.8p52;
+
+/// 2^n, shifted being the bits of n + kMathShift: all of the constant's bits leave at the top.
+LMP_MATH_FN float math_pow2(MathU32 shifted) {
+  return __builtin_bit_cast(float, (shifted << 23) + (127U << 23));
+}
+LMP_MATH_FN double math_pow2(MathU64 shifted) {
+  return __builtin_bit_cast(double, (shifted << 52) + (MathU64{1023} << 52));
+}
+
+/// p * 2^n, p near 1, in two steps, so that overflow and denormals come out rounded. |n| < 200.
+LMP_MATH_FN float math_scale(float p, MathU32 shifted) {
+  const MathU32 half = shifted >> 1;
+  return p * math_pow2(half) * math_pow2(shifted - half);
+}
+/// |n| < 1100.
+LMP_MATH_FN double math_scale(double p, MathU64 shifted) {
+  const MathU64 half = shifted >> 1;
+  return p * math_pow2(half) * math_pow2(shifted - half);
+}
+
+/// e^x = p * 2^n, |x| < 110.
+struct MathExp {
+  float p;
+  MathU32 shifted;  // the bits of n + kMathShift
+};
+LMP_MATH_FN MathExp math_exp(float x) {
+  const float shifted = mul_add(x, static_cast<float>(kLog2E), kMathShift);
+  const float n = shifted - kMathShift;
+  // ln 2 = 355/512 - 2.12e-4: n times the first is exact.
+  const float r = mul_add(n, 2.12194440e-4F, mul_add(n, -0.693359375F, x));
+  const float q = poly(r, 0.49999994F, 0.166665152F, 0.041668456F, 0.00836941879F, 0.00138131599F);
+  return {1.0F + mul_add(r * r, q, r), math_bits(shifted)};
+}
+/// e^x, |x| < 87.
+LMP_MATH_FN float math_exp_normal(float x) {
+  const MathExp e = math_exp(x);
+  return e.p * math_pow2(e.shifted);
+}
+
+/// 2^t = s + s * p in double, p right to 2^-32: for float results where float arithmetic would lose
+/// bits. t is clamped to +-200, far outside of float.
+struct MathExp2 {
+  double s;
+  double p;
+};
+LMP_MATH_FN MathExp2 math_exp2(double t) {
+  const double x = math_clamp(t, -200.0, 200.0);
+  const double shifted = x + kMathShift64;
+  const double r = x - (shifted - kMathShift64);
+  const double p = r * poly(r, 0.69314718055371782, 0.24022650922396663, 0.05550410928754352,
+                            0.0096180566612583673, 0.0013333454548154324, 0.00015461450224027109,
+                            1.5310081143138152e-05);
+  return {math_pow2(math_bits(shifted)), p};
+}
+LMP_MATH_FN double math_exp2_value(double t) {
+  const MathExp2 e = math_exp2(t);
+  return mul_add(e.s, e.p, e.s);
+}
+/// e^x - 1 with a small relative error for every x.
+LMP_MATH_FN double math_expm1(double x) {
+  const MathExp2 e = math_exp2(x * kLog2E);
+  return mul_add(e.s, e.p, e.s - 1.0);
+}
+
+/// x = (1 + f) * 2^e with 1 + f in [sqrt(1/2), sqrt(2)), x a positive normal number.
+struct MathLog {
+  double e;
+  double f;
+};
+LMP_MATH_FN MathLog math_log_split(double x) {
+  const MathU64 moved = math_bits(x) - math_bits(kSqrtHalf) + (MathU64{1023} << 52);
+  const MathU64 mantissa = (moved & 0x000fffffffffffffULL) + math_bits(kSqrtHalf);
+  // The biased exponent, below 2^52, becomes a double as the low bits of 2^52.
+  const double biased = __builtin_bit_cast(double, (moved >> 52) | math_bits(0x1p52));
+  return {biased - (0x1p52 + 1023.0), __builtin_bit_cast(double, mantissa) - 1.0};
+}
+/// log2(2^e * (1 + f)), relative error 2^-45.
+LMP_MATH_FN double math_log2(double e, double f) {
+  const double s = f / (2.0 + f);
+  const double z = s * s;
+  return mul_add(s,
+                 poly(z, 2.8853900817778491, 0.96179669411491309, 0.57707794189708028,
+                      0.41220930077220697, 0.31990366648923108, 0.28292980970444032),
+                 e);
+}
+/// log2(x) for x >= 0 that came from a float (so no denormals), infinity, NaN; NaN below 0.
+LMP_MATH_FN double math_log2_float(float x) {
+  const MathLog l = math_log_split(static_cast<double>(x));
+  const double y = math_log2(l.e, l.f);
+  const double low = x == 0.0F ? -static_cast<double>(kMathInf) : static_cast<double>(kMathNan);
+  const double high = x == kMathInf ? static_cast<double>(kMathInf) : y;
+  return x > 0.0F ? high : low;
+}
+/// log(1 + x), x > -1 and finite; exact in x where 1 + x is not.
+LMP_MATH_FN double math_log1p(double x) {
+  const MathLog l = math_log_split(1.0 + x);
+  return kLn2 * math_log2(l.e, ((x < 0.25) & (x > -0.25)) ? x : l.f);
+}
+
+/// |x| = (q / 4 + g) turns, |g| <= 1/8.
+struct MathTurns {
+  double g;
+  MathU64 q;
+};
+/// For every float: 1/(2 pi) in parts of 29 bits, whose products with the 24 bits of x are exact,
+/// so whole turns can be dropped from each. From 2^80 on, the bits of 1/(2 pi) above 2^-57 make
+/// whole turns only, and the parts start below these.
+LMP_MATH_FN MathTurns math_turns(float x) {
+  const double a = static_cast<double>(fabs(x));
+  const bool huge = a >= 0x1p80;
+  const double t1 = a * (huge ? -0x1.ac07b15p-59 : 0x1.45f306ep-3);
+  const double t2 = a * (huge ? -0x1.7056591p-93 : -0x1.b1bbeadp-34);
+  const double t3 = a * (huge ? -0x1.f924eb5p-125 : -0x1.80f62a1p-64);
+  const double t4 = a * (huge ? -0x1.9b0ef1bef806cp-156 : 0x1.1f534ddc0db63p-94);
+  const double f1 = t1 - rint(t1);
+  const double f2 = t2 - rint(t2);
+  const double f3 = t3 - rint(t3);
+  const double shifted = mul_add(f1 + f2 + f3, 4.0, kMathShift64);
+  const double q = (shifted - kMathShift64) * 0.25;
+  return {(f1 - q) + f2 + f3 + t4, math_bits(shifted)};
+}
+LMP_MATH_FN double math_sin_turns(double g) {
+  return g * poly(g * g, 6.2831853071524533, -41.341702153504983, 81.605204746265628,
+                  -76.697869956253314, 41.47294862252118);
+}
+LMP_MATH_FN double math_cos_turns(double g) {
+  return poly(g * g, 0.99999999999994449, -19.73920880192285, 64.93939383150267,
+              -85.456764964853633, 60.238185615947529, -26.058175537635872);
+}
+/// sin of q quarter turns and g turns.
+LMP_MATH_FN float math_sin_at(MathTurns t) {
+  const double y = (t.q & 1) != 0 ? math_cos_turns(t.g) : math_sin_turns(t.g);
+  return static_cast<float>((t.q & 2) != 0 ? -y : y);
+}
+
+/// atan(x), 0 <= x <= 1.
+LMP_MATH_FN double math_atan(double x) {
+  const double z = x * x;
+  return x * poly(z, 0.99999999994738276, -0.33333331720801257, 0.19999918060403046,
+                  -0.1428407482721025, 0.11093995988660038, -0.089837697749638748,
+                  0.072560107441433652, -0.054471728879946495, 0.034441115908208114,
+                  -0.016284414190513703, 0.0049237526196294892, -0.00069804676223835069);
+}
+/// asin(x) for 0 <= x < 1/2, and from there (pi/2 - asin(x)) / 2, by the half-angle formula.
+LMP_MATH_FN double math_asin(double x) {
+  const bool small = x < 0.5;
+  const double z = small ? x * x : 0.5 - 0.5 * x;
+  const double root = sqrt(z);
+  const double s = small ? x : root;
+  const double p =
+      poly(z, 0.16666667189434548, 0.074999481811785701, 0.044660157903342421, 0.030110313672232991,
+           0.024618020674836798, 0.007470088311309451, 0.034691896613569667);
+  return mul_add(s * z, p, s);
+}
+
+// -- Float --
+
+LMP_MATH_FN float exp(float x) {
+  const MathExp e = math_exp(math_clamp(x, -104.0F, 89.0F));
+  return math_scale(e.p, e.shifted);
+}
+LMP_MATH_FN float exp2(float x) {
+  const float t = math_clamp(x, -150.5F, 128.0F);
+  const float shifted = t + kMathShift;
+  const float r = t - (shifted - kMathShift);
+  const float p = poly(r, 1.0F, 0.693147242F, 0.240226507F, 0.0555029735F, 0.00961803086F,
+                       0.00134100008F, 0.000154697322F);
+  return math_scale(p, math_bits(shifted));
+}
+LMP_MATH_FN float expm1(float x) {
+  const float y = static_cast<float>(math_expm1(static_cast<double>(x)));
+  return x == 0.0F ? x : y;
+}
+LMP_MATH_FN float log(float x) {
+  const bool denormal = x < 0x1p-126F;
+  const MathU32 bits = math_bits(denormal ? x * 0x1p23F : x);
+  const MathU32 root = math_bits(static_cast<float>(kSqrtHalf));
+  const MathU32 moved = bits - root + (127U << 23);
+  const float f = __builtin_bit_cast(float, (moved & 0x007fffffU) + root) - 1.0F;
+  const float e =
+      static_cast<float>(static_cast<int>(moved >> 23)) - (denormal ? 127.0F + 23.0F : 127.0F);
+  const float q = poly(f, 0.333333313F, -0.250008196F, 0.200012282F, -0.166233599F, 0.142017469F,
+                       -0.131601423F, 0.127616286F, -0.0763465539F);
+  const float square = f * f;
+  const float tail = mul_add(e, -2.12194440e-4F, square * f * q);
+  const float y = mul_add(e, 0.693359375F, f + mul_add(square, -0.5F, tail));
+  const float low = x == 0.0F ? -kMathInf : kMathNan;
+  const float high = x == kMathInf ? kMathInf : y;
+  return x > 0.0F ? high : low;
+}
+LMP_MATH_FN float log2(float x) { return static_cast<float>(math_log2_float(x)); }
+LMP_MATH_FN float log10(float x) { return static_cast<float>(math_log2_float(x) * kLog10Of2); }
+LMP_MATH_FN float log1p(float x) {
+  const float y = static_cast<float>(math_log1p(static_cast<double>(x)));
+  const float low = x == -1.0F ? -kMathInf : kMathNan;
+  const float high = ((x == 0.0F) | (x == kMathInf)) ? x : y;
+  return x > -1.0F ? high : low;
+}
+LMP_MATH_FN float softplus(float x) {
+  const double wide = static_cast<double>(x);
+  const double tail = math_log1p(math_exp2_value(fabs(wide) * -kLog2E));
+  return static_cast<float>((wide < 0.0 ? 0.0 : wide) + tail);
+}
+LMP_MATH_FN float sigmoid(float x) {
+  return static_cast<float>(1.0 / (1.0 + math_exp2_value(static_cast<double>(x) * -kLog2E)));
+}
+
+LMP_MATH_FN float sin(float x) {
+  const float y = math_sin_at(math_turns(x));
+  return __builtin_bit_cast(float, math_bits(y) ^ (math_bits(x) & 0x80000000U));
+}
+LMP_MATH_FN float cos(float x) {
+  const MathTurns t = math_turns(x);
+  return math_sin_at({t.g, t.q + 1});
+}
+LMP_MATH_FN float tan(float x) {
+  const MathTurns t = math_turns(x);
+  const double s = math_sin_turns(t.g);
+  const double c = math_cos_turns(t.g);
+  const bool odd = (t.q & 1) != 0;
+  const float y = static_cast<float>((odd ? -c : s) / (odd ? s : c));
+  return __builtin_bit_cast(float, math_bits(y) ^ (math_bits(x) & 0x80000000U));
+}
+LMP_MATH_FN float sinh(float x) {
+  const double em1 = math_expm1(static_cast<double>(fabs(x)));
+  return copysign(static_cast<float>(0.5 * (em1 + em1 / (em1 + 1.0))), x);
+}
+LMP_MATH_FN float cosh(float x) {
+  const double e = math_exp2_value(static_cast<double>(x) * kLog2E);
+  return static_cast<float>(0.5 * (e + 1.0 / e));
+}
+LMP_MATH_FN float tanh(float x) {
+  const float a = math_at_most(fabs(x), 10.0F);
+  const float z = a * a;
+  const float near = mul_add(z * a,
+                             poly(z, -0.333333254F, 0.133329958F, -0.0539221242F, 0.0215758439F,
+                                  -0.0078921942F, 0.00190180726F),
+                             a);
+  const float far = 1.0F - 2.0F / (math_exp_normal(a + a) + 1.0F);
+  return copysign(a < 0.7F ? near : far, x);
+}
+
+LMP_MATH_FN float atan(float x) {
+  const double a = static_cast<double>(fabs(x));
+  const bool steep = a > 1.0;
+  const double y = math_atan(steep ? 1.0 / a : a);
+  return copysign(static_cast<float>(steep ? kPi / 2 - y : y), x);
+}
+LMP_MATH_FN float atan2(float y, float x) {
+  const double ax = static_cast<double>(fabs(x));
+  const double ay = static_cast<double>(fabs(y));
+  const bool steep = ay > ax;
+  const double num = steep ? ax : ay;
+  const double den = steep ? ay : ax;
+  const double ratio = num == den ? (den == 0.0 ? 0.0 : 1.0) : num / den;
+  const double first = math_atan(ratio);
+  const double right = steep ? kPi / 2 - first : first;
+  const double angle = (math_bits(x) >> 31) != 0 ? kPi - right : right;
+  return copysign(static_cast<float>(((x != x) | (y != y)) ? ax + ay : angle), y);
+}
+LMP_MATH_FN float asin(float x) {
+  const float a = fabs(x);
+  const double y = math_asin(static_cast<double>(a));
+  return copysign(static_cast<float>(a < 0.5F ? y : kPi / 2 - 2.0 * y), x);
+}
+LMP_MATH_FN float acos(float x) {
+  const float a = fabs(x);
+  const double y = math_asin(static_cast<double>(a));
+  const double small = x < 0.0F ? kPi / 2 + y : kPi / 2 - y;
+  const double large = x < 0.0F ? kPi - 2.0 * y : 2.0 * y;
+  return static_cast<float>(a < 0.5F ? small : large);
+}
+
+LMP_MATH_FN float erf(float x) {
+  const float a = math_at_most(fabs(x), 4.0F);
+  const float near = mul_add(a,
+                             poly(a * a, 0.128379166F, -0.37612626F, 0.112836003F, -0.0268544462F,
+                                  0.00518953661F, -0.000802084571F, 7.8891193e-05F),
+                             a);
+  // erfc(x) = exp(-x * poly(x))
+  const float far =
+      1.0F - math_exp_normal(-a * poly(a, 1.12868595F, 0.635001779F, 0.106480286F, -0.0239686556F,
+                                       0.00373881264F, -0.000346203771F, 1.35420732e-05F));
+  return copysign(a < 1.0F ? near : far, x);
+}
+
+LMP_MATH_FN float pow(float x, float y) {
+  const float a = fabs(x);
+  const double value = math_exp2_value(static_cast<double>(y) * math_log2_float(a));
+  const bool whole = rint(y) == y;
+  const bool odd = whole & (rint(0.5F * y) != 0.5F * y);
+  const float size = static_cast<float>(value);
+  const float real = ((x < 0.0F) & (a <= kMathMax<float>)&!whole) ? kMathNan : size;
+  const MathU32 sign = odd ? math_bits(x) & 0x80000000U : 0U;
+  const float result = __builtin_bit_cast(float, math_bits(real) ^ sign);
+  const bool one = (y == 0.0F) | (x == 1.0F) | ((x == -1.0F) & (fabs(y) == kMathInf));
+  return one ? 1.0F : result;
+}
+
+// -- Double --
+
+LMP_MATH_FN double exp(double x) {
+  const double t = math_clamp(x, -746.0, 710.0);
+  const double shifted = mul_add(t, kLog2E, kMathShift64);
+  const double n = shifted - kMathShift64;
+  // The first part of ln 2 has 32 bits: n times it is exact.
+  const double r = mul_add(n, -1.90821492927058770002e-10, mul_add(n, -0x1.62e42feep-1, t));
+  const double q =
+      poly(r, 0.500000000000001, 0.16666666666666674, 0.041666666666520948, 0.0083333333333221269,
+           0.0013888888948140007, 0.00019841269886836392, 2.4801486965350888e-05,
+           2.7557242059340425e-06, 2.7632791582662315e-07, 2.511015434046186e-08);
+  return math_scale(1.0 + mul_add(r * r, q, r), math_bits(shifted));
+}
+LMP_MATH_FN double log(double x) {
+  const bool denormal = x < 0x1p-1022;
+  const MathLog l = math_log_split(denormal ? x * 0x1p54 : x);
+  const double e = denormal ? l.e - 54.0 : l.e;
+  const double s = l.f / (2.0 + l.f);
+  const double z = s * s;
+  const double r =
+      z * poly(z, 0.66666666666667096, 0.39999999999517177, 0.28571428730011306,
+               0.22222199005395796, 0.18183576430752554, 0.15313030182031415, 0.14811936207104678);
+  // log(1 + f) = f - (f^2/2 - s (f^2/2 + r)), as in Ng's fdlibm
+  const double half = 0.5 * l.f * l.f;
+  const double tail = mul_add(s, half + r, e * 1.90821492927058770002e-10);
+  const double y = mul_add(e, 0x1.62e42feep-1, l.f - (half - tail));
+  const double inf = static_cast<double>(kMathInf);
+  const double low = x == 0.0 ? -inf : static_cast<double>(kMathNan);
+  const double high = x == inf ? inf : y;
+  return x > 0.0 ? high : low;
+}
+LMP_MATH_FN double sigmoid(double x) {
+  const double e = exp(-fabs(x));
+  return (x < 0.0 ? e : 1.0) / (1.0 + e);
+}
+LMP_MATH_FN double softplus(double x) { return maximum(x, 0.0) + log1p(exp(-fabs(x))); }
+
+#endif  // __CUDA_ARCH__
+
+template <MathFloat T>
+LMP_MATH_FN T abs(T x) {
+  return fabs(x);
+}
+/// To the nearest integer, halves to even.
+template <MathFloat T>
+LMP_MATH_FN T round(T x) {
+  return rint(x);
+}
+/// a - floor(a / b) * b without its rounding error; the result, zero too, has the sign of b.
+template <MathFloat T>
+LMP_MATH_FN T remainder(T a, T b) {
+  const T r = fmod(a, b);
+  const T moved = (r < T{0}) != (b < T{0}) ? r + b : r;
+  return r == T{0} ? copysign(r, b) : moved;
+}

@@ -1,0 +1,171 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+
+#include "lamppp/tensor/ops.hpp"
+#include "ops/einsum.hpp"
+#include "ops/pointwise_run.hpp"
+#include "ops/structured.hpp"
+#include "tensor/access.hpp"
+#include "tensor/backend.hpp"
+#include "tensor/checks.hpp"
+
+namespace lmp::table {
+
+// Column minus row, for every element of the last two axes.
+Tensor triangle(const char* op, const Tensor& x) {
+  tensor::detail::check_defined(op, x);
+  if (x.ndim() < 2)
+    throw ShapeError(tensor::detail::concat(op, ": shape ", x.shape(), " has fewer than 2 axes"));
+  const Tensor rows = tensor::arange(0, x.shape().dim(x.ndim() - 2), 1, x.device());
+  const Tensor columns = tensor::arange(0, x.shape().dim(x.ndim() - 1), 1, x.device());
+  return tensor::ops::sub(columns, rows.expand_dims(1));
+}
+
+}  // namespace lmp::table
+
+namespace lmp::tensor {
+
+using namespace detail;
+using autograd::Variable;
+using table::BroadcastTo;
+using table::HeldIndex;
+using table::Reshape;
+using table::View;
+using table::ViewSpec;
+
+inline namespace ops {
+
+namespace {
+Tensor apply_list(const table::Cat& op, const std::vector<Tensor>& list) { return op.forward(list); }
+}  // namespace
+
+#define LMP_T Tensor
+#include "ops/functions.inc"
+#undef LMP_T
+
+Tensor argsort(const Tensor& x, int axis, bool descending) {
+  check_defined("argsort", x);
+  const int a = normalize_axis("argsort", axis, x.ndim());
+  Tensor out = allocate(x.shape(), DataType::Int64, x.device());
+  if (x.numel() > 0) backend(x.device()).argsort(out, x, a, descending);
+  return out;
+}
+
+Tensor nonzero(const Tensor& x) {
+  check_defined("nonzero", x);
+  const std::size_t count = backend(x.device()).count_nonzero(x);
+  Tensor out = allocate(Shape{count, x.ndim()}, DataType::Int64, x.device());
+  backend(x.device()).nonzero(out, x);
+  return out;
+}
+
+Tensor one_hot(const Tensor& labels, std::int64_t classes) {
+  check_defined("one_hot", labels);
+  if (!is_integer(labels.type()))
+    throw TypeError(concat("one_hot: labels are ", labels.type(), "; they have to be integers"));
+  if (classes <= 0) throw ValueError(concat("one_hot: ", classes, " classes"));
+  if (labels.numel() > 0 && (any(labels < 0).item() != 0 || any(labels >= classes).item() != 0))
+    throw IndexError(concat("one_hot: a label lies outside [0, ", classes, ")"));
+  return eq(labels.expand_dims(-1), arange(0, classes, 1, labels.device())).astype(DataType::Int64);
+}
+
+bool allclose(const Tensor& a, const Tensor& b, double relative, double absolute, bool equal_nan) {
+  check_defined("allclose", a);
+  check_defined("allclose", b);
+  if (a.shape() != b.shape()) return false;
+  const Tensor x = a.astype(DataType::Float64), y = b.astype(DataType::Float64);
+  Tensor close = logical_or(eq(x, y), logical_and(le(abs(x - y), absolute + relative * abs(y)), isfinite(y)));
+  if (equal_nan) close = logical_or(close, logical_and(isnan(x), isnan(y)));
+  return all(close).item() != 0;
+}
+
+bool array_equal(const Tensor& a, const Tensor& b) {
+  check_defined("array_equal", a);
+  check_defined("array_equal", b);
+  return a.shape() == b.shape() && all(eq(a, b)).item() != 0;
+}
+
+Tensor full(const Shape& shape, Number value, Device device, DataType type) {
+  check_number_fits("full", value, type);
+  Tensor out = allocate(shape, type, device);
+  backend(device).fill(out, value);
+  return out;
+}
+
+namespace {
+DataType type_of(Number value) {
+  return value.kind() == Number::Kind::Bool      ? DataType::Bool
+         : value.kind() == Number::Kind::Integer ? DataType::Int64
+                                                 : DataType::Float32;
+}
+}  // namespace
+
+Tensor full(const Shape& shape, Number value, Device device) { return full(shape, value, device, type_of(value)); }
+Tensor zeros(const Shape& shape, Device device, DataType type) { return full(shape, 0, device, type); }
+Tensor ones(const Shape& shape, Device device, DataType type) { return full(shape, 1, device, type); }
+Tensor empty(const Shape& shape, Device device, DataType type) { return allocate(shape, type, device); }
+Tensor full_like(const Tensor& x, Number value) {
+  check_defined("full_like", x);
+  return full(x.shape(), value, x.device(), x.type());
+}
+Tensor zeros_like(const Tensor& x) { return full_like(x, 0); }
+Tensor ones_like(const Tensor& x) { return full_like(x, 1); }
+Tensor empty_like(const Tensor& x) {
+  check_defined("empty_like", x);
+  return allocate(x.shape(), x.type(), x.device());
+}
+
+Tensor arange(Number stop) { return arange(0, stop, 1); }
+
+Tensor arange(Number start, Number stop, Number step, Device device) {
+  const bool floats = start.kind() == Number::Kind::Float || stop.kind() == Number::Kind::Float ||
+                      step.kind() == Number::Kind::Float;
+  return arange(start, stop, step, device, floats ? DataType::Float32 : DataType::Int64);
+}
+
+Tensor arange(Number start, Number stop, Number step, Device device, DataType type) {
+  if (step.to_double() == 0) throw ValueError("arange: the step cannot be 0");
+  if (start.kind() != Number::Kind::Float && stop.kind() != Number::Kind::Float &&
+      step.kind() != Number::Kind::Float) {
+    const std::int64_t from = start.integer(), to = stop.integer(), by = step.integer();
+    const std::int64_t span = by > 0 ? to - from : from - to;
+    const std::int64_t n = span <= 0 ? 0 : (span - 1) / std::abs(by) + 1;
+    std::vector<std::int64_t> values(static_cast<std::size_t>(n));
+    for (std::int64_t i = 0; i < n; ++i) values[static_cast<std::size_t>(i)] = from + i * by;
+    return Tensor(values, Shape{n}, device, type);
+  }
+  const double from = start.to_double(), by = step.to_double();
+  const double count = std::ceil((stop.to_double() - from) / by);
+  if (!(count < 9e18)) throw ValueError("arange: the number of values is not finite");
+  const auto n = static_cast<std::int64_t>(std::max(count, 0.0));
+  std::vector<double> values(static_cast<std::size_t>(n));
+  for (std::int64_t i = 0; i < n; ++i) values[static_cast<std::size_t>(i)] = from + static_cast<double>(i) * by;
+  return Tensor(values, Shape{n}, device, type);
+}
+
+Tensor linspace(double start, double stop, std::int64_t count, Device device, DataType type) {
+  if (count < 0) throw ValueError(concat("linspace: ", count, " values"));
+  std::vector<double> values(static_cast<std::size_t>(count));
+  for (std::int64_t i = 0; i < count; ++i) {
+    const double t = count == 1 ? 0 : static_cast<double>(i) / static_cast<double>(count - 1);
+    values[static_cast<std::size_t>(i)] = t == 1 ? stop : start + t * (stop - start);
+  }
+  return Tensor(values, Shape{count}, device, type);
+}
+
+Tensor eye(std::int64_t n, std::int64_t m, Device device, DataType type) {
+  Tensor out = zeros(Shape{n, m < 0 ? n : m}, device, type);
+  out.diagonal().fill(1);
+  return out;
+}
+
+}  // namespace ops
+
+#define LMP_T Tensor
+#define LMP_OPS ops
+#include "ops/members.inc"
+#undef LMP_OPS
+#undef LMP_T
+
+}  // namespace lmp::tensor

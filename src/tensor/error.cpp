@@ -1,0 +1,14 @@
+#include "lamppp/error.hpp"
+
+// Out of line, so that each has one vtable, which the shared library exports.
+namespace lmp {
+Error::~Error() = default;
+ShapeError::~ShapeError() = default;
+TypeError::~TypeError() = default;
+IndexError::~IndexError() = default;
+ValueError::~ValueError() = default;
+DeviceError::~DeviceError() = default;
+AutogradError::~AutogradError() = default;
+OutOfMemoryError::~OutOfMemoryError() = default;
+FileError::~FileError() = default;
+}  // namespace lmp

@@ -1,0 +1,133 @@
+#include "lamppp/tensor/random.hpp"
+
+#include <cmath>
+#include <mutex>
+#include <vector>
+
+#include "lamppp/tensor/ops.hpp"
+#include "tensor/access.hpp"
+#include "tensor/backend.hpp"
+#include "tensor/checks.hpp"
+
+namespace lmp::tensor {
+
+using detail::concat;
+using detail::Distribution;
+
+namespace {
+
+__extension__ using Wide = unsigned __int128;
+
+// The generator behind calls that name none: claiming a part of its stream is all that is locked.
+struct Shared {
+  std::mutex mutex;
+  Generator generator;
+};
+Shared& shared() {
+  static auto* instance = new Shared;
+  return *instance;
+}
+
+std::uint64_t claim(Generator& generator, std::uint64_t blocks) {
+  const std::uint64_t offset = generator.offset();
+  generator.set_offset(offset + blocks);
+  return offset;
+}
+
+// Runs draw(generator) on a generator that stands at the shared one's place, which moves on by as much.
+template <class F>
+Tensor with_shared(F&& draw) {
+  Shared& s = shared();
+  const std::lock_guard lock(s.mutex);
+  return draw(s.generator);
+}
+
+Tensor draw(Distribution distribution, Generator& generator, const Shape& shape, Device device, DataType type,
+            double mean, double deviation, const char* op) {
+  if (!is_floating(type))
+    throw TypeError(concat(op, ": ", type, " is not a floating type; randint and bernoulli draw integers"));
+  Tensor out = detail::allocate(shape, type, device);
+  const std::uint64_t per_block = type == DataType::Float64 ? 2 : 4;
+  const std::uint64_t offset = claim(generator, (out.numel() + per_block - 1) / per_block);
+  detail::backend(device).random(distribution, out, generator.seed(), offset, mean, deviation);
+  return out;
+}
+
+}  // namespace
+
+void manual_seed(std::uint64_t seed) {
+  Shared& s = shared();
+  const std::lock_guard lock(s.mutex);
+  s.generator = Generator(seed);
+}
+
+inline namespace ops {
+
+Tensor rand(Generator& generator, const Shape& shape, Device device, DataType type) {
+  return draw(Distribution::Uniform, generator, shape, device, type, 0, 1, "rand");
+}
+
+Tensor randn(Generator& generator, double mean, double deviation, const Shape& shape, Device device, DataType type) {
+  return draw(Distribution::Normal, generator, shape, device, type, mean, deviation, "randn");
+}
+
+Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const Shape& shape, Device device,
+               DataType type) {
+  if (low >= high) throw ValueError(concat("randint: no integers on [", low, ", ", high, ")"));
+  // 64 random bits times the range, the upper half of the product: Lemire, "Fast random integer generation in
+  // an interval", 2019, without the rejection, whose bias is below range / 2^64.
+  const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
+  const std::size_t n = shape.numel();
+  const std::size_t blocks = (n + 1) / 2;
+  std::vector<std::uint32_t> words(4 * blocks);
+  const std::uint64_t offset = claim(generator, blocks);
+  detail::backend(device).random_words(words.data(), blocks, generator.seed(), offset);
+  std::vector<std::int64_t> values(n);
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::uint64_t bits = std::uint64_t{words[2 * i]} << 32 | words[2 * i + 1];
+    const auto scaled = static_cast<std::uint64_t>(static_cast<Wide>(bits) * range >> 64);
+    values[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(low) + scaled);
+  }
+  return Tensor(values, shape, device, type);
+}
+
+Tensor bernoulli(Generator& generator, double probability, const Shape& shape, Device device, DataType type) {
+  if (!(probability >= 0 && probability <= 1))
+    throw ValueError(concat("bernoulli: probability ", probability, " is not in [0, 1]"));
+  return lt(rand(generator, shape, device), probability).astype(type);
+}
+
+Tensor permutation(Generator& generator, std::int64_t n, Device device) {
+  if (n < 0) throw ValueError(concat("permutation: ", n, " entries"));
+  // Fisher and Yates' shuffle; each swap draws from what is left.
+  std::vector<std::int64_t> order(static_cast<std::size_t>(n));
+  for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
+  const std::size_t blocks = (order.size() + 1) / 2;
+  std::vector<std::uint32_t> words(4 * blocks);
+  detail::backend(device).random_words(words.data(), blocks, generator.seed(), claim(generator, blocks));
+  for (std::size_t left = order.size(); left > 1; --left) {
+    const std::size_t i = left - 1;
+    const std::uint64_t bits = std::uint64_t{words[2 * i]} << 32 | words[2 * i + 1];
+    std::swap(order[i], order[static_cast<std::size_t>(static_cast<Wide>(bits) * left >> 64)]);
+  }
+  return Tensor(order, Shape{n}, device);
+}
+
+Tensor rand(const Shape& shape, Device device, DataType type) {
+  return with_shared([&](Generator& g) { return rand(g, shape, device, type); });
+}
+Tensor randn(double mean, double deviation, const Shape& shape, Device device, DataType type) {
+  return with_shared([&](Generator& g) { return randn(g, mean, deviation, shape, device, type); });
+}
+Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape, Device device, DataType type) {
+  return with_shared([&](Generator& g) { return randint(g, low, high, shape, device, type); });
+}
+Tensor bernoulli(double probability, const Shape& shape, Device device, DataType type) {
+  return with_shared([&](Generator& g) { return bernoulli(g, probability, shape, device, type); });
+}
+Tensor permutation(std::int64_t n, Device device) {
+  return with_shared([&](Generator& g) { return permutation(g, n, device); });
+}
+
+}  // namespace ops
+}  // namespace lmp::tensor
