@@ -92,7 +92,7 @@ inline void draw(const std::vector<Picture>& pictures) {
 
   // A character is about twice as high as it is wide: it shows half a pixel of a small picture, and
   // two of a large one.
-  const auto [_, height, width, caption] = pictures.front();
+  const auto& [_, height, width, caption] = pictures.front();
   const bool small = width <= 16;
   const std::size_t rows = small ? height : (height + 1) / 2;
   const std::size_t columns = small ? 2 * width : width;
@@ -106,7 +106,7 @@ inline void draw(const std::vector<Picture>& pictures) {
         const std::size_t upper = small ? row : 2 * row;
         const std::size_t lower = small ? row : std::min(2 * row + 1, height - 1);
         const float grey = (pixels[upper * width + x] + pixels[lower * width + x]) / 2;
-        std::fputs(shades[static_cast<std::size_t>(std::lround(grey * 4))], stdout);
+        std::fputs(shades[static_cast<std::size_t>(std::lround(std::min(grey, 1.0f) * 4))], stdout);
       }
       std::fputs("  ", stdout);
     }

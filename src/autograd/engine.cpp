@@ -56,7 +56,7 @@ class Engine final : public Pass<V> {
     for (const Waiting& w : heap_) abandon(w.node);
   }
 
-  void start(std::vector<Root<V>>& roots) {
+  void start(std::span<Root<V>> roots) {
     if (captures_) find_needed(roots);
     for (Root<V>& r : roots)
       if (needed(r.node)) receive(r.node, std::move(r.seed));
@@ -71,7 +71,6 @@ class Engine final : public Pass<V> {
       const EdgeRef reference{top.node};
       this->node_ = top.node;
       this->gradient_ = std::move(slots_[slot]);
-      slots_[slot] = V();
       free_.push_back(slot);
       visit();
     }
@@ -161,7 +160,7 @@ class Engine final : public Pass<V> {
       V& held = slots_[*slot];
       if constexpr (std::is_same_v<V, Tensor>) {
         if (held.is_contiguous() && TensorAccess::unique(held)) {
-          held += gradient;
+          accumulate(held, gradient);
           return;
         }
       }
@@ -194,7 +193,7 @@ class Engine final : public Pass<V> {
 
   // The nodes from which a captured one is reached, by a walk with a stack of its own. runs_[n] says whether n
   // itself has to run; a captured node that leads to no other one only receives.
-  void find_needed(const std::vector<Root<V>>& roots) {
+  void find_needed(std::span<const Root<V>> roots) {
     std::unordered_map<Node*, int> state;  // edges looked at
     std::unordered_map<Node*, bool> reaches;
     std::vector<Node*> stack;
@@ -237,14 +236,13 @@ class Engine final : public Pass<V> {
 }  // namespace
 
 template <class V>
-void run_pass(std::vector<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph) {
+void run_pass(std::span<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph) {
   Engine<V> engine(captures, retain_graph);
   engine.start(roots);
-  roots.clear();
   engine.run();
 }
 
-template void run_pass(std::vector<Root<Tensor>>, std::vector<Capture<Tensor>>*, bool);
-template void run_pass(std::vector<Root<Variable>>, std::vector<Capture<Variable>>*, bool);
+template void run_pass(std::span<Root<Tensor>>, std::vector<Capture<Tensor>>*, bool);
+template void run_pass(std::span<Root<Variable>>, std::vector<Capture<Variable>>*, bool);
 
 }  // namespace lmp::autograd

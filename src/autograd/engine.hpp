@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "autograd/pass.hpp"
@@ -20,12 +21,12 @@ struct Capture {
   V gradient;
 };
 
-/// Runs a pass from `roots`. Without captures every leaf gets its gradient added; with captures only the
+/// Runs a pass from `roots`, whose seeds it takes. Without captures every leaf gets its gradient added; with captures only the
 /// nodes on the way to them run, and leaves stay as they are.
 template <class V>
-void run_pass(std::vector<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph);
+void run_pass(std::span<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph);
 
-extern template void run_pass(std::vector<Root<Tensor>>, std::vector<Capture<Tensor>>*, bool);
-extern template void run_pass(std::vector<Root<Variable>>, std::vector<Capture<Variable>>*, bool);
+extern template void run_pass(std::span<Root<Tensor>>, std::vector<Capture<Tensor>>*, bool);
+extern template void run_pass(std::span<Root<Variable>>, std::vector<Capture<Variable>>*, bool);
 
 }  // namespace lmp::autograd

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "tensor/access.hpp"
+#include "tensor/backend.hpp"
 #include "tensor/format.hpp"
 
 namespace lmp::autograd {
@@ -14,6 +15,11 @@ using tensor::detail::concat;
 constinit thread_local AutogradThread autograd_thread;
 
 const char* name_of(const Node& node) noexcept { return node.name(); }
+
+void accumulate(const Tensor& held, const Tensor& gradient) {
+  const tensor::detail::Operand terms[2] = {held, gradient};
+  tensor::detail::backend(held.device()).forward(table::OpId::Add, held.type(), held, terms, 2);
+}
 
 namespace detail {
 void retain_handle(Node* node) noexcept { node->retain(Node::kHandleUnit); }
@@ -31,7 +37,10 @@ struct Node::Lock {
 
 Node::~Node() {
   release_saved();
-  delete gradient_;
+  if (gradient_) {
+    gradient_->~Tensor();
+    tensor::detail::cpu_deallocate(gradient_, sizeof(Tensor));
+  }
   for (int i = 0; i < num_edges_; ++i) {
     if (edges_[i].node) edges_[i].node->release(kEdgeUnit);
     edges_[i].~Edge();
@@ -81,23 +90,27 @@ Tensor Node::kept_gradient() const {
   return gradient_ ? *gradient_ : Tensor();
 }
 
+Tensor& Node::gradient_slot() {
+  if (!gradient_) gradient_ = new (tensor::detail::cpu_allocate(sizeof(Tensor))) Tensor;
+  return *gradient_;
+}
+
 void Node::keep_gradient(const Tensor& gradient) {
   Tensor old;  // freed outside the lock
   const Lock lock(*this);
-  if (!gradient_) gradient_ = new Tensor;
-  old = std::move(*gradient_);
-  *gradient_ = gradient;
+  Tensor& held = gradient_slot();
+  old = std::move(held);
+  held = gradient;
 }
 
 void Node::add_gradient(Tensor gradient) {
   const Lock lock(*this);
-  if (!gradient_) gradient_ = new Tensor;
-  Tensor& held = *gradient_;
+  Tensor& held = gradient_slot();
   if (!held.defined()) {
     const bool ours = TensorAccess::unique(gradient) && gradient.is_contiguous();
     held = ours ? std::move(gradient) : gradient.clone();
   } else if (TensorAccess::unique(held) && held.is_contiguous()) {
-    held += gradient;
+    accumulate(held, gradient);
   } else {
     held = held + gradient;
   }

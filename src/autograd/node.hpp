@@ -91,10 +91,9 @@ class Node {
   virtual ~Node();
 
  private:
-  template <class T, class... A>
-  friend detail::NodeHandle make_node(int edges, int saved, A&&... args);
   friend class NodeBuilder;
   static void dispose(Node* node) noexcept;
+  Tensor& gradient_slot();  // under the lock
   struct Lock;
 
   std::atomic<std::uint64_t> counts_{kHandleUnit};
@@ -164,6 +163,9 @@ class LeafNode final : public Node {
   const DataType type;
   const Device device;
 };
+
+/// held += gradient, of one shape and type, into dense memory that nobody else holds.
+void accumulate(const Tensor& held, const Tensor& gradient);
 
 /// What a thread knows: whether it records, the last sequence number, nodes on their way out.
 struct AutogradThread {

@@ -87,9 +87,8 @@ void Variable::backward(const BackwardOptions& options) const {
   } else {
     seed = tensor::ones(data_.shape(), data_.device(), data_.type());
   }
-  std::vector<Root<Tensor>> roots;
-  roots.push_back({node_.get(), std::move(seed)});
-  run_pass<Tensor>(std::move(roots), nullptr, options.retain_graph);
+  Root<Tensor> root{node_.get(), std::move(seed)};
+  run_pass<Tensor>({&root, 1}, nullptr, options.retain_graph);
 }
 
 const Variable& Variable::copy(const Tensor& other) const {
@@ -191,7 +190,7 @@ std::vector<Variable> run_grad(const std::vector<Variable>& outputs, const std::
       throw AutogradError(concat("grad: input ", i, " requires no gradient; make it a leaf with requires_grad = true"));
     captures.push_back({VariableAccess::node(inputs[i]), V()});
   }
-  run_pass<V>(std::move(roots), &captures, options.retain_graph || options.create_graph);
+  run_pass<V>(roots, &captures, options.retain_graph || options.create_graph);
   std::vector<Variable> out;
   for (std::size_t i = 0; i < captures.size(); ++i) {
     if (!captures[i].gradient.defined() && !options.allow_unused)

@@ -36,6 +36,9 @@ struct Constant {
   }
 };
 
+// Numbers are repeated on the stack for tensors up to this size; the block loop does it for larger ones.
+constexpr std::int64_t kRepeats = 64;
+
 // Work a task has to be worth: transcendental functions take about four times what arithmetic does.
 std::int64_t chunk_of(const table::PointwiseOp& op) {
   return op.info.promote == table::Promote::Float ? kChunk / 4 : kChunk;
@@ -54,18 +57,26 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
   const DataType result = op.info.promote == table::Promote::Compare ? DataType::Bool : compute;
 
   const auto numel = static_cast<std::int64_t>(out.numel());
-  bool direct = out.is_contiguous() && out.type() == result;
+  const bool small = numel <= kRepeats;
+  bool direct = out.is_contiguous() && out.type() == result && numel <= chunk_of(op);
   for (int i = 0; direct && i < count; ++i) {
     const Tensor* t = in[i].tensor;
-    direct = t && t->is_contiguous() && t->type() == compute_of(op, i, compute) && t->shape() == out.shape();
+    direct = t ? t->is_contiguous() && t->type() == compute_of(op, i, compute) && t->shape() == out.shape() : small;
   }
   if (direct) [[likely]] {
-    if (numel <= chunk_of(op)) {
-      const void* pointers[3];
-      for (int i = 0; i < count; ++i) pointers[i] = in[i].tensor->data();
-      if (numel > 0) kernel(out.data(), pointers, static_cast<std::size_t>(numel));
-      return;
+    if (numel == 0) return;
+    const void* pointers[3];
+    alignas(64) std::byte repeated[3][kRepeats * 8];
+    for (int i = 0; i < count; ++i) {
+      pointers[i] = in[i].tensor ? in[i].tensor->data() : repeated[i];
+      if (in[i].tensor) continue;
+      const DataType wanted = compute_of(op, i, compute);
+      const Constant number(in[i].number, wanted);
+      kernels().load[static_cast<int>(wanted)][compute_index(wanted)](repeated[i], number.bytes, 0,
+                                                                      static_cast<std::size_t>(numel));
     }
+    kernel(out.data(), pointers, static_cast<std::size_t>(numel));
+    return;
   }
 
   IntList strides[kMaxOperands];
@@ -162,8 +173,27 @@ void backward(OpId id, const GradientTarget* out, const Tensor& g, const Operand
   });
 }
 
+namespace {
+
+// The everyday small case: one element repeated into dense memory. False where it is not that.
+bool spread(const Tensor& to, const void* element, DataType type) {
+  if (!to.is_contiguous() || to.type() != compute_type(to.type()) || to.numel() > kBlock) return false;
+  if (to.numel() > 0)
+    kernels().load[static_cast<int>(type)][compute_index(to.type())](to.data(), element, 0, to.numel());
+  return true;
+}
+
+bool is_constant(const Tensor& t) {
+  for (std::size_t d = 0; d < t.shape().size(); ++d)
+    if (t.strides()[d] != 0 && t.shape()[d] != 1) return false;
+  return true;
+}
+
+}  // namespace
+
 void copy(const Tensor& to, const Tensor& from) {
   const auto numel = static_cast<std::int64_t>(to.numel());
+  if (is_constant(from) && spread(to, from.data(), from.type())) return;
   const auto size = static_cast<std::int64_t>(tensor::size_of(to.type()));
   if (to.is_contiguous() && from.is_contiguous() && to.type() == from.type()) {
     auto* out = static_cast<std::byte*>(to.data());
@@ -188,6 +218,7 @@ void copy(const Tensor& to, const Tensor& from) {
 void fill(const Tensor& to, Number value) {
   const DataType compute = compute_type(to.type());
   Constant constant(value, compute);
+  if (spread(to, constant.bytes, compute)) return;
   const IntList strides[2] = {to.strides(), tensor::detail::broadcast_strides({}, {}, to.shape())};
   const BlockOperand operands[2] = {
       {static_cast<std::byte*>(to.data()), to.type(), compute, true, false},

@@ -140,6 +140,8 @@ void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x) {
   if (total == 0) return fill(out, reduction == table::Reduction::Prod ? 1 : 0);
 
   const Reducer r(reduction, x.type(), out.type());
+  if (outputs == 1 && total <= kRow && x.is_contiguous() && x.type() == r.compute && out.type() == r.compute)
+    return r.row(out.data(), x.data(), static_cast<std::size_t>(total));
   // Halves accumulate in float and are rounded once.
   const Tensor target = r.compute == out.type() ? out : tensor::detail::allocate(out.shape(), r.compute, {});
 

@@ -110,6 +110,12 @@ Tensor pointwise(OpId id, const Operand* in, int count) {
   // The everyday case decides in a few comparisons: one type, one shape, one device.
   const Tensor* a = in[0].tensor;
   const Tensor* b = count == 2 ? in[1].tensor : a;
+  if (count == 2 && a && !b && a->is_contiguous() && is_floating(a->type())) {
+    const DataType result = op.info.promote == Promote::Compare ? DataType::Bool : a->type();
+    Tensor out = detail::allocate(a->shape(), result, a->device());
+    detail::backend(a->device()).forward(id, a->type(), out, in, count);
+    return out;
+  }
   if (count <= 2 && a && b && a->is_contiguous() && b->is_contiguous() && a->type() == b->type() &&
       is_floating(a->type()) && a->shape() == b->shape() && a->device() == b->device()) [[likely]] {
     const DataType result = op.info.promote == Promote::Compare ? DataType::Bool : a->type();

@@ -8,14 +8,19 @@ namespace lmp::table {
 
 using tensor::detail::allocate;
 using tensor::detail::backend;
-using tensor::detail::reduced_shape;
 
 namespace {
 
-Tensor reduced(Reduction reduction, const Tensor& x, unsigned mask, DataType type) {
-  Tensor out = allocate(reduced_shape(x.shape(), mask, true), type, x.device());
-  backend(x.device()).reduce(reduction, out, x);
+Tensor reduced(Reduction reduction, const Tensor& x, const Over& over, DataType type) {
+  Tensor out = allocate(over.shape(x.shape()), type, x.device());
+  const Shape kept = tensor::detail::reduced_shape(x.shape(), over.mask, true);
+  const Tensor target = tensor::TensorAccess::view(out, 0, kept, tensor::detail::dense_strides(kept));
+  backend(x.device()).reduce(reduction, target, x);
   return out;
+}
+
+Tensor constant(const Tensor& x, const Over& over, double value) {
+  return tensor::full(over.shape(x.shape()), value, x.device(), is_floating(x.type()) ? x.type() : DataType::Float32);
 }
 
 DataType sum_type(DataType type) { return is_floating(type) ? type : DataType::Int64; }
@@ -35,53 +40,53 @@ IntList axes_of(unsigned mask) {
   return axes;
 }
 
-std::int64_t count_of(const Shape& shape, unsigned mask) {
+std::int64_t Over::count(const Shape& input) const {
   std::int64_t n = 1;
-  for (int d = 0; d < shape.ndim(); ++d)
-    if (mask >> d & 1) n *= shape.dim(d);
+  for (int d = 0; d < input.ndim(); ++d)
+    if (mask >> d & 1) n *= input.dim(d);
   return n;
 }
 
-Tensor Sum::forward(const Tensor& x) const { return reduced(Reduction::Sum, x, mask, sum_type(x.type())); }
+Tensor Sum::forward(const Tensor& x) const { return reduced(Reduction::Sum, x, over, sum_type(x.type())); }
 
 Tensor Sum::spread(const Tensor& g, const Shape& shape) {
   constexpr std::size_t kSmall = 4096;
-  const Tensor view = g.broadcast_to(shape);
-  return shape.numel() <= kSmall ? view.contiguous() : view;
+  const Tensor view = tensor::TensorAccess::view(
+      g, 0, shape, tensor::detail::broadcast_strides(g.shape(), g.strides(), shape));
+  if (shape.numel() > kSmall) return view;
+  Tensor out = allocate(shape, g.type(), g.device());
+  backend(g.device()).copy(out, view);
+  return out;
 }
 
-Tensor Prod::forward(const Tensor& x) const { return reduced(Reduction::Prod, x, mask, sum_type(x.type())); }
+Tensor Prod::forward(const Tensor& x) const { return reduced(Reduction::Prod, x, over, sum_type(x.type())); }
 
 Tensor Extreme::forward(const Tensor& x) const {
-  return reduced(largest ? Reduction::Max : Reduction::Min, x, mask, x.type());
+  return reduced(largest ? Reduction::Max : Reduction::Min, x, over, x.type());
 }
 
 Tensor Var::forward(const Tensor& x) const {
-  const std::int64_t n = count_of(x.shape(), mask) - correction;
+  const std::int64_t n = over.count(x.shape()) - correction;
+  if (n <= 0) return constant(x, over, std::numeric_limits<double>::quiet_NaN());
   const Tensor v = at_least_float(x);
-  if (n <= 0)
-    return tensor::full(reduced_shape(x.shape(), mask, true), std::numeric_limits<double>::quiet_NaN(),
-                        x.device(), float_type(x));
-  const Tensor difference = v - mean(v, axes_of(mask));
-  return (sum(square(difference), axes_of(mask)) / static_cast<double>(n)).astype(float_type(x));
+  const Tensor squares = sum(square(v - mean(v, over.axes())), over.axes());
+  return over.drop((squares / static_cast<double>(n)).astype(float_type(x)), x.shape());
 }
 
 Tensor Std::forward(const Tensor& x) const {
-  return sqrt(Var{mask, correction}.forward(at_least_float(x))).astype(float_type(x));
+  return sqrt(Var{over, correction}.forward(at_least_float(x))).astype(float_type(x));
 }
 
 Tensor Norm::forward(const Tensor& x) const {
-  return sqrt(sum(square(at_least_float(x)), axes_of(mask))).astype(float_type(x));
+  return over.drop(sqrt(sum(square(at_least_float(x)), over.axes())).astype(float_type(x)), x.shape());
 }
 
 Tensor LogSumExp::forward(const Tensor& x) const {
+  if (over.count(x.shape()) == 0) return constant(x, over, -std::numeric_limits<double>::infinity());
   const Tensor v = at_least_float(x);
-  if (count_of(x.shape(), mask) == 0)
-    return tensor::full(reduced_shape(x.shape(), mask, true), -std::numeric_limits<double>::infinity(),
-                        x.device(), float_type(x));
-  const Tensor top = max(v, axes_of(mask));
+  const Tensor top = max(v, over.axes());
   const Tensor shift = where(isinf(top), 0, top);
-  return (log(sum(exp(v - shift), axes_of(mask))) + shift).astype(float_type(x));
+  return over.drop((log(sum(exp(v - shift), over.axes())) + shift).astype(float_type(x)), x.shape());
 }
 
 Tensor Cumsum::forward(const Tensor& x) const {

@@ -127,21 +127,38 @@ struct ToDevice {
   }
 };
 
-// ---- Reductions: over the axes in `mask`, which stay with size 1; the functions drop them afterwards ----
+// ---- Reductions ----
 
 /// The axes of a mask.
 IntList axes_of(unsigned mask);
-/// Elements per result.
-std::int64_t count_of(const Shape& shape, unsigned mask);
+
+/// What a reduction is over, and what becomes of those axes.
+struct Over {
+  unsigned mask;
+  bool keepdims = true;
+
+  IntList axes() const { return axes_of(mask); }
+  /// Elements per result.
+  std::int64_t count(const Shape& input) const;
+  Shape shape(const Shape& input) const { return tensor::detail::reduced_shape(input, mask, keepdims); }
+  /// A result, or a gradient of one, with the reduced axes at size 1.
+  template <class V>
+  V kept(const V& v, const Shape& input) const {
+    return keepdims ? v : reshape(v, tensor::detail::reduced_shape(input, mask, true));
+  }
+  /// The result as asked for, from one with the reduced axes at size 1.
+  Tensor drop(const Tensor& t, const Shape& input) const { return keepdims ? t : t.reshape(shape(input)); }
+};
 
 struct Sum {
   static constexpr unsigned saves = 0;
   static constexpr const char* name = "sum";
-  unsigned mask;
+  Over over;
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
-    s.pass.add(0, spread(g, s.pass.shape(0)));
+    const Shape& shape = s.pass.shape(0);
+    s.pass.add(0, spread(over.kept(g, shape), shape));
   }
   /// g repeated to `shape`. Small ones are made dense, since the kernels that follow are fastest on that.
   static Tensor spread(const Tensor& g, const Shape& shape);
@@ -170,7 +187,7 @@ V products_of_others(const V& x) {
 struct Prod {
   static constexpr unsigned saves = 1;
   static constexpr const char* name = "prod";
-  unsigned mask;
+  Over over;
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
@@ -178,15 +195,15 @@ struct Prod {
     if (x.numel() == 0) return;
     IntList order, back;
     for (int d = 0; d < x.ndim(); ++d)
-      if (!(mask >> d & 1)) order.push_back(d);
+      if (!(over.mask >> d & 1)) order.push_back(d);
     const int kept = static_cast<int>(order.size());
-    for (std::int64_t d : axes_of(mask)) order.push_back(d);
+    for (std::int64_t d : over.axes()) order.push_back(d);
     for (int d = 0; d < x.ndim(); ++d)
       for (int i = 0; i < x.ndim(); ++i)
         if (order[static_cast<std::size_t>(i)] == d) back.push_back(i);
     const V rows = permute(x, order);
     const V others = kept == x.ndim() ? V(tensor::ones_like(value(rows))) : others_of(rows, kept);
-    s.pass.add(0, g * permute(others, back));
+    s.pass.add(0, over.kept(g, x.shape()) * permute(others, back));
   }
 
  private:
@@ -202,66 +219,67 @@ struct Extreme {
   static constexpr unsigned saves = 1 | kSavesResult;
   const char* name;
   bool largest;
-  unsigned mask;
+  Over over;
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
-    const V ties = astype(eq(s.input(0), s.result()), g.type());
-    s.pass.add(0, ties * (g / sum(ties, axes_of(mask))));
+    const V x = s.input(0);
+    const V ties = astype(eq(x, over.kept(s.result(), x.shape())), g.type());
+    s.pass.add(0, ties * (over.kept(g, x.shape()) / sum(ties, over.axes())));
   }
 };
 
 struct Var {
   static constexpr unsigned saves = 1;
   static constexpr const char* name = "var";
-  unsigned mask;
+  Over over;
   int correction;
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     const V x = s.input(0);
-    const auto n = static_cast<double>(count_of(x.shape(), mask) - correction);
-    s.pass.add(0, (g * (2 / n)) * (x - mean(x, axes_of(mask))));
+    const auto n = static_cast<double>(over.count(x.shape()) - correction);
+    s.pass.add(0, (over.kept(g, x.shape()) * (2 / n)) * (x - mean(x, over.axes())));
   }
 };
 
 struct Std {
   static constexpr unsigned saves = 1 | kSavesResult;
   static constexpr const char* name = "std";
-  unsigned mask;
+  Over over;
   int correction;
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
-    const V x = s.input(0), y = s.result();
-    const auto n = static_cast<double>(count_of(x.shape(), mask) - correction);
-    const V slope = where(y == 0, 0, g / (where(y == 0, 1, y) * n));
-    s.pass.add(0, slope * (x - mean(x, axes_of(mask))));
+    const V x = s.input(0), y = over.kept(s.result(), x.shape());
+    const auto n = static_cast<double>(over.count(x.shape()) - correction);
+    const V slope = where(y == 0, 0, over.kept(g, x.shape()) / (where(y == 0, 1, y) * n));
+    s.pass.add(0, slope * (x - mean(x, over.axes())));
   }
 };
 
 struct Norm {
   static constexpr unsigned saves = 1 | kSavesResult;
   static constexpr const char* name = "norm";
-  unsigned mask;
+  Over over;
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
-    const V y = s.result();
-    s.pass.add(0, s.input(0) * where(y == 0, 0, g / where(y == 0, 1, y)));
+    const V x = s.input(0), y = over.kept(s.result(), x.shape());
+    s.pass.add(0, x * where(y == 0, 0, over.kept(g, x.shape()) / where(y == 0, 1, y)));
   }
 };
 
 struct LogSumExp {
   static constexpr unsigned saves = 1 | kSavesResult;
   static constexpr const char* name = "logsumexp";
-  unsigned mask;
+  Over over;
   Tensor forward(const Tensor& x) const;
   // exp(x - y) is softmax(x); where y is infinite it is 0 or undefined, as the sum is.
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
-    const V y = s.result();
-    s.pass.add(0, g * exp(s.input(0) - where(isinf(y), 0, y)));
+    const V x = s.input(0), y = over.kept(s.result(), x.shape());
+    s.pass.add(0, over.kept(g, x.shape()) * exp(x - where(isinf(y), 0, y)));
   }
 };
 

@@ -30,6 +30,7 @@ using namespace detail;
 using autograd::Variable;
 using table::BroadcastTo;
 using table::HeldIndex;
+using table::Over;
 using table::Reshape;
 using table::View;
 using table::ViewSpec;

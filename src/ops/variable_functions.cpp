@@ -14,6 +14,7 @@ namespace lmp::autograd {
 using namespace tensor::detail;
 using table::BroadcastTo;
 using table::HeldIndex;
+using table::Over;
 using table::Reshape;
 using table::View;
 using table::ViewSpec;

@@ -87,6 +87,8 @@ class LMP_API Shape {
   std::size_t size() const noexcept { return size_; }
   int ndim() const noexcept { return size_; }
   bool empty() const noexcept { return size_ == 0; }
+  /// Drops all dimensions.
+  void clear() noexcept { size_ = 0; }
   /// The size of dimension i, unchecked.
   std::size_t operator[](std::size_t i) const noexcept { return sizes_[i]; }
   /// The size of dimension i as a signed number, unchecked.

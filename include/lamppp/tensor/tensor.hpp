@@ -79,21 +79,24 @@ class LMP_API Tensor {
   Tensor(Tensor&& other) noexcept
       : storage_(std::move(other.storage_)),
         data_(std::exchange(other.data_, nullptr)),
-        shape_(std::exchange(other.shape_, Shape())),
+        shape_(other.shape_),
         strides_(other.strides_),
         type_(other.type_),
-        contiguous_(std::exchange(other.contiguous_, false)) {}
+        contiguous_(std::exchange(other.contiguous_, false)) {
+    other.shape_.clear();
+  }
   /// Rebinds this handle; lvalues only, so that `select(x, 0, 1) = t` does not compile (write
   /// `select(x, 0, 1).copy(t)`).
   Tensor& operator=(const Tensor&) & = default;
   Tensor& operator=(Tensor&& other) & noexcept {
-    Tensor moved(std::move(other));
-    storage_ = std::move(moved.storage_);
-    data_ = moved.data_;
-    shape_ = moved.shape_;
-    strides_ = moved.strides_;
-    type_ = moved.type_;
-    contiguous_ = moved.contiguous_;
+    if (this == &other) return *this;
+    storage_ = std::move(other.storage_);
+    data_ = std::exchange(other.data_, nullptr);
+    shape_ = other.shape_;
+    strides_ = other.strides_;
+    type_ = other.type_;
+    contiguous_ = std::exchange(other.contiguous_, false);
+    other.shape_.clear();
     return *this;
   }
   ~Tensor() = default;
