@@ -11,6 +11,7 @@ namespace lmp {
 /// remedy. After an exception every object is as it was before the call.
 class LMP_API Error : public std::runtime_error {
  public:
+  /// `message` is what what() returns.
   explicit Error(const std::string& message) : std::runtime_error(message) {}
   ~Error() override;
 };

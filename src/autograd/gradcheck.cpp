@@ -35,7 +35,6 @@ GradcheckResult gradcheck(CheckedFunction function, void* context, const std::ve
               .front();
       analytic.push_back(g.defined() ? g.to_vector<double>() : std::vector<double>(x.numel()));
     }
-    const NoGradGuard no_grad;
     const Tensor flat = x.data().contiguous().reshape({-1});
     const bool direct = flat.shares_storage(x.data());
     for (std::int64_t column = 0; column < count; ++column) {

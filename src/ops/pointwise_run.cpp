@@ -6,7 +6,8 @@
 #include "tensor/access.hpp"
 #include "tensor/checks.hpp"
 
-namespace lmp::tensor::ops {
+namespace lmp::tensor {
+inline namespace ops {
 
 using detail::concat;
 using detail::Operand;
@@ -211,4 +212,5 @@ std::pair<Number, Number> clamp_bounds(const Tensor& x, std::optional<Number> lo
   return {low.value_or(limits.first), high.value_or(limits.second)};
 }
 
-}  // namespace lmp::tensor::ops
+}  // namespace ops
+}  // namespace lmp::tensor

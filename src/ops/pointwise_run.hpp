@@ -25,7 +25,8 @@ const PointwiseOp& pointwise_op(OpId op) noexcept;
 
 }  // namespace lmp::table
 
-namespace lmp::tensor::ops {
+namespace lmp::tensor {
+inline namespace ops {
 
 /// out = op(operands), new.
 Tensor pointwise(lmp::table::OpId op, const detail::Operand* operands, int count);
@@ -38,4 +39,5 @@ bool number_fits(Number number, DataType type) noexcept;
 /// Both bounds of a clamp of x, an open one as the limit of the type that it is computed in.
 std::pair<Number, Number> clamp_bounds(const Tensor& x, std::optional<Number> low, std::optional<Number> high);
 
-}  // namespace lmp::tensor::ops
+}  // namespace ops
+}  // namespace lmp::tensor

@@ -8,10 +8,13 @@
 /// Constructors of Variables: those of Tensor, with `requires_grad` last.
 namespace lmp::autograd {
 
+/// 0 everywhere.
 LMP_API Variable zeros(const Shape& shape, Device device = DeviceType::CPU,
                        DataType type = DataType::Float32, bool requires_grad = false);
+/// 1 everywhere.
 LMP_API Variable ones(const Shape& shape, Device device = DeviceType::CPU,
                       DataType type = DataType::Float32, bool requires_grad = false);
+/// One number everywhere.
 LMP_API Variable full(const Shape& shape, Number value, Device device, DataType type,
                       bool requires_grad = false);
 /// Uniform on [0, 1).
@@ -28,11 +31,13 @@ Variable tensor(const std::vector<T>& values, Device device = DeviceType::CPU,
                 DataType type = tensor::kDataTypeOf<T>, bool requires_grad = false) {
   return Variable(Tensor(values, Shape{values.size()}, device, type), requires_grad);
 }
+/// The same for a matrix, row by row.
 template <tensor::Element T>
 Variable tensor(const std::vector<std::vector<T>>& rows, Device device = DeviceType::CPU,
                 DataType type = tensor::kDataTypeOf<T>, bool requires_grad = false) {
   return Variable(Tensor(rows, device, type), requires_grad);
 }
+/// The same for three dimensions.
 template <tensor::Element T>
 Variable tensor(const std::vector<std::vector<std::vector<T>>>& blocks,
                 Device device = DeviceType::CPU, DataType type = tensor::kDataTypeOf<T>,
@@ -45,6 +50,7 @@ Variable tensor(std::initializer_list<T> values, Device device = DeviceType::CPU
                 DataType type = tensor::kDataTypeOf<T>, bool requires_grad = false) {
   return tensor(std::vector<T>(values), device, type, requires_grad);
 }
+/// The same for a matrix, row by row.
 template <tensor::Element T>
 Variable tensor(std::initializer_list<std::initializer_list<T>> rows,
                 Device device = DeviceType::CPU, DataType type = tensor::kDataTypeOf<T>,

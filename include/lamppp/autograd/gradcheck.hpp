@@ -14,14 +14,17 @@ struct GradcheckOptions {
   double step = 1e-6;
   /// |analytic - numeric| <= absolute + relative * |numeric| has to hold for every element.
   double absolute = 1e-5;
+  /// See `absolute`.
   double relative = 1e-3;
 };
 
 /// What gradcheck found.
 struct GradcheckResult {
+  /// Whether all gradients agree.
   bool ok = true;
   /// Where it failed: the input, the element, both values. Empty where ok.
   std::string report;
+  /// The same as `ok`.
   explicit operator bool() const noexcept { return ok; }
 };
 

@@ -14,14 +14,18 @@ inline namespace ops {
 inline Tensor argsort(const Variable& x, int axis = -1, bool descending = false) {
   return tensor::argsort(x.data(), axis, descending);
 }
+/// See tensor::ops::nonzero.
 inline Tensor nonzero(const Variable& x) { return tensor::nonzero(x.data()); }
+/// See tensor::ops::one_hot.
 inline Tensor one_hot(const Variable& labels, std::int64_t classes) {
   return tensor::one_hot(labels.data(), classes);
 }
+/// See tensor::ops::allclose.
 inline bool allclose(const Variable& a, const Variable& b, double relative = 1e-5,
                      double absolute = 1e-8, bool equal_nan = false) {
   return tensor::allclose(a.data(), b.data(), relative, absolute, equal_nan);
 }
+/// See tensor::ops::array_equal.
 inline bool array_equal(const Variable& a, const Variable& b) {
   return tensor::array_equal(a.data(), b.data());
 }

@@ -14,7 +14,9 @@ using tensor::Tensor;
 
 /// Some samples of a data set.
 struct Batch {
+  /// The samples, batch first.
   Tensor input;
+  /// What belongs to each sample.
   Tensor target;
 };
 
@@ -42,6 +44,7 @@ class LMP_API DataLoader {
 
   /// The first batch of a new epoch, in a new order where shuffled.
   Iterator begin() const;
+  /// The end of every epoch.
   std::default_sentinel_t end() const noexcept { return {}; }
   /// Batches in an epoch.
   std::size_t size() const noexcept;
@@ -56,13 +59,20 @@ class LMP_API DataLoader {
 /// An input iterator: it holds the batch that it stands at.
 class LMP_API DataLoader::Iterator {
  public:
+  /// What an iterator has to name.
   using value_type = Batch;
+  /// What an iterator has to name.
   using difference_type = std::ptrdiff_t;
 
+  /// The batch that it stands at; the next one replaces it.
   Batch& operator*() const noexcept { return batch_; }
+  /// The batch that it stands at.
   Batch* operator->() const noexcept { return &batch_; }
+  /// Goes on to the next batch.
   Iterator& operator++();
+  /// Goes on to the next batch.
   void operator++(int) { ++*this; }
+  /// Whether the epoch is over.
   friend bool operator==(const Iterator& it, std::default_sentinel_t) noexcept {
     return it.next_ > it.loader_->size();
   }

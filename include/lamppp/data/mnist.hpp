@@ -14,10 +14,10 @@ using tensor::Tensor;
 struct Mnist {
   Tensor train_images;  ///< Float32 of shape (count, height * width), from 0 to 1
   Tensor train_labels;  ///< Int64 of shape (count), from 0 to 9
-  Tensor test_images;
-  Tensor test_labels;
-  std::size_t height = 0;
-  std::size_t width = 0;
+  Tensor test_images;  ///< as the training images
+  Tensor test_labels;  ///< as the training labels
+  std::size_t height = 0;  ///< of an image, in pixels
+  std::size_t width = 0;  ///< of an image, in pixels
 };
 
 /// Reads the four IDX files of MNIST, or of a data set in its form, from a folder:

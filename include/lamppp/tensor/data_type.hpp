@@ -10,18 +10,19 @@ namespace lmp::tensor {
 
 /// The type of a tensor's elements.
 enum class DataType : std::uint8_t {
-  Bool,
-  UInt8,
-  Int8,
-  Int16,
-  Int32,
-  Int64,
-  Float16,
-  BFloat16,
-  Float32,
-  Float64,
+  Bool,  ///< one byte, 0 or 1
+  UInt8,  ///< 8 bits, unsigned
+  Int8,  ///< 8 bits
+  Int16,  ///< 16 bits
+  Int32,  ///< 32 bits
+  Int64,  ///< 64 bits
+  Float16,  ///< IEEE binary16, Half in C++
+  BFloat16,  ///< the upper half of a float, BFloat16 in C++
+  Float32,  ///< float
+  Float64,  ///< double
 };
 
+/// How many element types there are.
 inline constexpr int kDataTypeCount = 10;
 
 /// A number handed to the library or read out of it: `index()` and `item()` return it.
@@ -37,18 +38,24 @@ LMP_API std::uint16_t float_to_bfloat16(float value) noexcept;
 /// IEEE 754 binary16. A storage type: it converts from and to float (round to nearest even), arithmetic
 /// happens in float.
 struct Half {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  ///< the number as it lies in memory
+  /// Zero.
   Half() = default;
+  /// Rounded to nearest, ties to even.
   explicit Half(float value) noexcept : bits(detail::float_to_half(value)) {}
+  /// Exact.
   operator float() const noexcept { return detail::half_to_float(bits); }
 };
 
 /// bfloat16: the upper half of a float. A storage type: it converts from and to float (round to nearest
 /// even), arithmetic happens in float.
 struct BFloat16 {
-  std::uint16_t bits = 0;
+  std::uint16_t bits = 0;  ///< the number as it lies in memory
+  /// Zero.
   BFloat16() = default;
+  /// Rounded to nearest, ties to even.
   explicit BFloat16(float value) noexcept : bits(detail::float_to_bfloat16(value)) {}
+  /// Exact.
   operator float() const noexcept { return detail::bfloat16_to_float(bits); }
 };
 
@@ -119,6 +126,7 @@ LMP_API const char* name_of(DataType type) noexcept;
 /// wider within a category; UInt8 with Int8 gives Int16, Float16 with BFloat16 gives Float32.
 LMP_API DataType type_upcast(DataType a, DataType b) noexcept;
 
+/// Prints the name.
 LMP_API std::ostream& operator<<(std::ostream& out, DataType type);
 
 }  // namespace lmp::tensor

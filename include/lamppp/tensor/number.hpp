@@ -14,8 +14,10 @@ namespace lmp::tensor {
 /// Float32, `int_tensor * 0.5` becomes Float32. Integers keep all 64 bits.
 class Number {
  public:
+  /// The category of a number.
   enum class Kind : std::uint8_t { Bool, Integer, Float };
 
+  /// Any arithmetic value. Throws ValueError for an unsigned one beyond Int64.
   template <class T>
     requires std::is_arithmetic_v<T>
   constexpr Number(T value) {
@@ -34,7 +36,9 @@ class Number {
     }
   }
 
+  /// Its category, from its C++ type.
   constexpr Kind kind() const noexcept { return kind_; }
+  /// The value as a double.
   constexpr double to_double() const noexcept {
     return kind_ == Kind::Float ? float_ : static_cast<double>(integer_);
   }

@@ -12,10 +12,13 @@ namespace lmp::tensor {
 /// Generator is a value; it is not shared between threads.
 class Generator {
  public:
+  /// A stream from its start.
   explicit Generator(std::uint64_t seed = 0) noexcept : seed_(seed) {}
+  /// What it was seeded with.
   std::uint64_t seed() const noexcept { return seed_; }
   /// Blocks of 128 bits drawn so far; set it to repeat or to skip.
   std::uint64_t offset() const noexcept { return offset_; }
+  /// Goes to a place in the stream.
   void set_offset(std::uint64_t offset) noexcept { offset_ = offset; }
 
  private:

@@ -29,6 +29,7 @@ using Bound = std::optional<std::int64_t>;
 /// default-constructed or moved-from tensor is undefined: every operation on it throws.
 class LMP_API Tensor {
  public:
+  /// Undefined: every operation on it throws.
   Tensor() = default;
 
   /// Copies `data` (row-major) into a tensor of `shape`, converted to `type`.
@@ -75,7 +76,9 @@ class LMP_API Tensor {
     *this = matrix.reshape(Shape{blocks.size(), height, matrix.shape().back()});
   }
 
+  /// A copy shares the memory; clone() copies it.
   Tensor(const Tensor&) = default;
+  /// Leaves `other` undefined.
   Tensor(Tensor&& other) noexcept
       : storage_(std::move(other.storage_)),
         data_(std::exchange(other.data_, nullptr)),
@@ -88,6 +91,7 @@ class LMP_API Tensor {
   /// Rebinds this handle; lvalues only, so that `select(x, 0, 1) = t` does not compile (write
   /// `select(x, 0, 1).copy(t)`).
   Tensor& operator=(const Tensor&) & = default;
+  /// Rebinds this handle; lvalues only.
   Tensor& operator=(Tensor&& other) & noexcept {
     if (this == &other) return *this;
     storage_ = std::move(other.storage_);
@@ -103,14 +107,21 @@ class LMP_API Tensor {
 
   /// False for a default-constructed or moved-from tensor.
   bool defined() const noexcept { return static_cast<bool>(storage_); }
+  /// The type of the elements.
   DataType type() const noexcept { return type_; }
+  /// Where the memory is.
   Device device() const noexcept { return storage_ ? storage_->device : Device{}; }
+  /// The sizes of the dimensions, outermost first.
   const Shape& shape() const& noexcept { return shape_; }
+  /// The same of a temporary.
   Shape shape() && noexcept { return shape_; }
   /// Steps between neighbours along each dimension, in elements; may be 0 (expanded) or negative.
   const IntList& strides() const& noexcept { return strides_; }
+  /// The same of a temporary.
   IntList strides() && noexcept { return strides_; }
+  /// Number of dimensions.
   int ndim() const noexcept { return shape_.ndim(); }
+  /// Number of elements; 0 where undefined.
   std::size_t numel() const noexcept { return storage_ ? shape_.numel() : 0; }
   /// The size of one dimension; negative axes count from the end. Throws IndexError out of range.
   std::size_t size(int axis) const;
@@ -166,12 +177,19 @@ class LMP_API Tensor {
   /// operation would need a wider category (Int32 += 0.5), ShapeError where `other` does not broadcast to
   /// this shape or this tensor is expanded (its elements share memory).
   const Tensor& operator+=(const Tensor& other) const;
+  /// In place; see operator+=.
   const Tensor& operator-=(const Tensor& other) const;
+  /// In place; see operator+=.
   const Tensor& operator*=(const Tensor& other) const;
+  /// In place; see operator+=.
   const Tensor& operator/=(const Tensor& other) const;
+  /// In place; see operator+=.
   const Tensor& operator+=(Number other) const;
+  /// In place; see operator+=.
   const Tensor& operator-=(Number other) const;
+  /// In place; see operator+=.
   const Tensor& operator*=(Number other) const;
+  /// In place; see operator+=.
   const Tensor& operator/=(Number other) const;
 
 #define LMP_T Tensor
@@ -184,6 +202,7 @@ class LMP_API Tensor {
                           Device device = DeviceType::CPU) {
     return adopt(data, shape, nullptr, type, device, nullptr, nullptr);
   }
+  /// The same with a deleter.
   template <std::invocable<void*> Deleter>
   static Tensor from_blob(void* data, const Shape& shape, DataType type, Deleter deleter,
                           Device device = DeviceType::CPU) {
