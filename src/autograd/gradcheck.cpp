@@ -17,13 +17,13 @@ GradcheckResult gradcheck(CheckedFunction function, void* context, const std::ve
       throw TypeError(concat("gradcheck: input ", i, " is ", inputs[i].type(),
                              inputs[i].is_leaf() ? "" : " and the result of an op",
                              "; differences need Float64 leaves"));
-  const Variable y = function(context, inputs);
-  if (!y.requires_grad()) return {false, "the result does not require a gradient"};
-  const auto outputs = static_cast<std::int64_t>(y.numel());
-
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const Variable& x = inputs[i];
     if (!x.requires_grad()) continue;
+    // A graph of its own for each input: the differences for the one before wrote into what others saved.
+    const Variable y = function(context, inputs);
+    if (!y.requires_grad()) return {false, "the result does not require a gradient"};
+    const auto outputs = static_cast<std::int64_t>(y.numel());
     const auto count = static_cast<std::int64_t>(x.numel());
     // Row by row of the Jacobian from the graph, column by column from differences.
     std::vector<std::vector<double>> analytic;

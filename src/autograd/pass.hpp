@@ -7,6 +7,13 @@
 
 namespace lmp::autograd {
 
+/// How many of a few low bits are set; host code is compiled for CPUs without an instruction for it.
+constexpr int count_bits(unsigned mask) noexcept {
+  int n = 0;
+  for (; mask != 0; mask &= mask - 1) ++n;
+  return n;
+}
+
 /// What a node's backward sees of a running pass: the incoming gradient, what was saved, and where the
 /// gradients of its inputs go. With Tensor the pass only computes; with Variable it records what it computes
 /// (create_graph), and saved inputs and results are reconnected to the graph.

@@ -239,7 +239,7 @@ class PointwiseNode final : public Node {
 
  private:
   const PointwiseOp& op() const noexcept { return lmp::table::kOps[static_cast<int>(id_)]; }
-  int slot_of(int bit) const noexcept { return std::popcount(reads_ & ((1u << bit) - 1)); }
+  int slot_of(int bit) const noexcept { return count_bits(reads_ & ((1u << bit) - 1)); }
   Operand operand(int i) const {
     const Saved& s = checked(slot_of(i));
     return s.tensor.defined() ? Operand(s.tensor) : Operand(s.number);
@@ -261,7 +261,7 @@ Variable pointwise(OpId id, const VariableOperand* in, int count) {
   wants &= ~op.info.condition;
   if (wants == 0 || !op.differentiable || !is_floating(out.type())) return Variable(std::move(out));
   const unsigned reads = op.reads[wants & ~unsigned{op.passes}];
-  NodeBuilder builder = NodeBuilder::make<PointwiseNode>(count, std::popcount(reads), id, reads);
+  NodeBuilder builder = NodeBuilder::make<PointwiseNode>(count, count_bits(reads), id, reads);
   for (int i = 0; i < count; ++i) {
     if (in[i].variable)
       builder.add_edge(*in[i].variable);

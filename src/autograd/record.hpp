@@ -1,6 +1,5 @@
 #pragma once
 
-#include <bit>
 #include <span>
 #include <utility>
 #include <vector>
@@ -21,9 +20,9 @@ class Saves {
  public:
   Saves(Pass<V>& running, unsigned mask) : pass(running), mask_(mask) {}
   V input(int i) const {
-    return pass.input(std::popcount(mask_ & ((1u << i) - 1)), i);
+    return pass.input(count_bits(mask_ & ((1u << i) - 1)), i);
   }
-  V result() const { return pass.result(std::popcount(mask_ & (kSavesResult - 1))); }
+  V result() const { return pass.result(count_bits(mask_ & (kSavesResult - 1))); }
   Pass<V>& pass;
 
  private:
@@ -53,7 +52,7 @@ Variable record(Op op, Tensor out, std::span<const Variable* const> inputs) {
   for (const Variable* v : inputs) any |= v->requires_grad();
   if (!any || !autograd_thread.recording) return Variable(std::move(out));
   const int count = static_cast<int>(inputs.size());
-  const int saved = std::popcount(Op::saves);
+  const int saved = count_bits(Op::saves);
   NodeBuilder builder = NodeBuilder::make<OpNode<Op>>(count, saved, std::move(op));
   int i = 0;
   for (const Variable* v : inputs) {

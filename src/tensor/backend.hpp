@@ -67,11 +67,20 @@ struct Backend {
   void (*random_words)(std::uint32_t* out, std::size_t blocks, std::uint64_t seed, std::uint64_t offset);
 };
 
-/// Throws DeviceError where this build or machine has no such device.
-const Backend& backend(Device device);
-
 }  // namespace lmp::tensor::detail
 
 namespace lmp::cpu {
 extern const tensor::detail::Backend backend;
 }
+
+namespace lmp::tensor::detail {
+
+/// The backend of any device but the first CPU.
+const Backend& other_backend(Device device);
+
+/// Throws DeviceError where this build or machine has no such device.
+inline const Backend& backend(Device device) {
+  return device == Device{} ? cpu::backend : other_backend(device);
+}
+
+}  // namespace lmp::tensor::detail

@@ -9,8 +9,7 @@
 namespace lmp::tensor {
 namespace detail {
 
-const Backend& backend(Device device) {
-  if (device.type == DeviceType::CPU && device.index == 0) return cpu::backend;
+const Backend& other_backend(Device device) {
   if (device.type == DeviceType::CPU)
     throw DeviceError(concat("there is one CPU device, CPU:0; asked for CPU:", int{device.index}));
   throw DeviceError(concat(device, ": this build of Lamp++ has no CUDA backend; use DeviceType::CPU"));
@@ -20,8 +19,6 @@ void destroy(Storage* storage) noexcept {
   if (storage->deleter) {
     storage->deleter(storage->data, storage->context);
     delete storage;
-  } else if (storage->device == Device{}) [[likely]] {
-    cpu::backend.deallocate(storage);
   } else {
     backend(storage->device).deallocate(storage);
   }
@@ -32,8 +29,7 @@ Tensor allocate(const Shape& shape, DataType type, Device device) {
   std::size_t bytes;
   if (__builtin_mul_overflow(numel, size_of(type), &bytes) || bytes > PTRDIFF_MAX - 4096)
     throw ShapeError(concat("a tensor of shape ", shape, " and type ", type, " has more bytes than memory can"));
-  Storage* storage =
-      device == Device{} ? cpu::backend.allocate(bytes, device) : backend(device).allocate(bytes, device);
+  Storage* storage = backend(device).allocate(bytes, device);
   return TensorAccess::make(StorageRef(storage), storage->data, shape, dense_strides(shape), type, true);
 }
 

@@ -7,6 +7,7 @@
 #include "lamppp/export.hpp"
 #include "lamppp/tensor/tensor.hpp"
 
+/// Data sets and loaders, built on the public headers alone.
 namespace lmp::data {
 
 using tensor::Tensor;

@@ -32,8 +32,10 @@ LMP_API bool allclose(const Tensor& a, const Tensor& b, double relative = 1e-5, 
 /// Whether shapes and all elements agree (types may differ; NaN equals nothing).
 LMP_API bool array_equal(const Tensor& a, const Tensor& b);
 
+/// 0 everywhere.
 LMP_API Tensor zeros(const Shape& shape, Device device = DeviceType::CPU,
                      DataType type = DataType::Float32);
+/// 1 everywhere.
 LMP_API Tensor ones(const Shape& shape, Device device = DeviceType::CPU,
                     DataType type = DataType::Float32);
 /// Elements without a value yet.
@@ -41,14 +43,21 @@ LMP_API Tensor empty(const Shape& shape, Device device = DeviceType::CPU,
                      DataType type = DataType::Float32);
 /// One number everywhere; by its category Bool, Int64 or Float32 unless `type` says otherwise.
 LMP_API Tensor full(const Shape& shape, Number value, Device device = DeviceType::CPU);
+/// The same in a given type. Throws ValueError where it does not hold the number.
 LMP_API Tensor full(const Shape& shape, Number value, Device device, DataType type);
+/// 0 everywhere, in the shape and type of x, on its device.
 LMP_API Tensor zeros_like(const Tensor& x);
+/// 1 everywhere, like x.
 LMP_API Tensor ones_like(const Tensor& x);
+/// Elements without a value yet, like x.
 LMP_API Tensor empty_like(const Tensor& x);
+/// One number everywhere, like x.
 LMP_API Tensor full_like(const Tensor& x, Number value);
 /// start, start + step, ... before stop: Int64 where all are integers, else Float32.
 LMP_API Tensor arange(Number stop);
+/// The same with a start and a step, which may be negative but not 0.
 LMP_API Tensor arange(Number start, Number stop, Number step = 1, Device device = DeviceType::CPU);
+/// The same in a given type.
 LMP_API Tensor arange(Number start, Number stop, Number step, Device device, DataType type);
 /// `count` evenly spaced values from start to stop, both included.
 LMP_API Tensor linspace(double start, double stop, std::int64_t count, Device device = DeviceType::CPU,

@@ -34,25 +34,30 @@ inline namespace ops {
 /// Uniform on [0, 1): multiples of 2^-24 (Float32 and halves, rounded down) or 2^-53 (Float64).
 LMP_API Tensor rand(const Shape& shape, Device device = DeviceType::CPU,
                     DataType type = DataType::Float32);
+/// The same from a stream of your own.
 LMP_API Tensor rand(Generator& generator, const Shape& shape, Device device = DeviceType::CPU,
                     DataType type = DataType::Float32);
 /// Normal with the given mean and standard deviation, by Box and Muller's transform.
 LMP_API Tensor randn(double mean, double deviation, const Shape& shape, Device device = DeviceType::CPU,
                      DataType type = DataType::Float32);
+/// The same from a stream of your own.
 LMP_API Tensor randn(Generator& generator, double mean, double deviation, const Shape& shape,
                      Device device = DeviceType::CPU, DataType type = DataType::Float32);
 /// Integers on [low, high), Int64 unless `type` says otherwise.
 LMP_API Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape,
                        Device device = DeviceType::CPU, DataType type = DataType::Int64);
+/// The same from a stream of your own.
 LMP_API Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const Shape& shape,
                        Device device = DeviceType::CPU, DataType type = DataType::Int64);
 /// 1 with the given probability, else 0.
 LMP_API Tensor bernoulli(double probability, const Shape& shape, Device device = DeviceType::CPU,
                          DataType type = DataType::Float32);
+/// The same from a stream of your own.
 LMP_API Tensor bernoulli(Generator& generator, double probability, const Shape& shape,
                          Device device = DeviceType::CPU, DataType type = DataType::Float32);
 /// 0 .. n-1 in random order, Int64.
 LMP_API Tensor permutation(std::int64_t n, Device device = DeviceType::CPU);
+/// The same from a stream of your own.
 LMP_API Tensor permutation(Generator& generator, std::int64_t n, Device device = DeviceType::CPU);
 
 }  // namespace ops

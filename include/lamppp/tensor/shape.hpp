@@ -3,6 +3,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <iosfwd>
 #include <vector>
@@ -13,6 +14,30 @@ namespace lmp::tensor {
 
 /// The most dimensions a tensor has.
 inline constexpr int kMaxDims = 8;
+
+namespace detail {
+/// Room for kMaxDims entries of which some are in use. Clearing the rest would double the cost of a
+/// Tensor; copying them unread is what the compiler may take for a mistake.
+template <class T>
+struct Slots {
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
+  Slots() noexcept {}
+  Slots(const Slots& other) noexcept { std::memcpy(at, other.at, sizeof(at)); }
+  Slots& operator=(const Slots& other) noexcept {
+    std::memmove(at, other.at, sizeof(at));
+    return *this;
+  }
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic pop
+#endif
+  T& operator[](std::size_t i) noexcept { return at[i]; }
+  const T& operator[](std::size_t i) const noexcept { return at[i]; }
+  T at[kMaxDims];
+};
+}  // namespace detail
 
 /// One integer of a braced list, of any integer type: what lets `{n, 3}` mix int and size_t.
 struct Dim {
@@ -55,13 +80,13 @@ class LMP_API IntList {
   /// Entry i, unchecked.
   std::int64_t& operator[](std::size_t i) noexcept { return values_[i]; }
   /// The first entry.
-  const std::int64_t* begin() const noexcept { return values_; }
+  const std::int64_t* begin() const noexcept { return values_.at; }
   /// Behind the last entry.
-  const std::int64_t* end() const noexcept { return values_ + size_; }
+  const std::int64_t* end() const noexcept { return values_.at + size_; }
   /// The first entry.
-  std::int64_t* begin() noexcept { return values_; }
+  std::int64_t* begin() noexcept { return values_.at; }
   /// Behind the last entry.
-  std::int64_t* end() noexcept { return values_ + size_; }
+  std::int64_t* end() noexcept { return values_.at + size_; }
   /// Throws ShapeError beyond 8 entries.
   void push_back(std::int64_t value) {
     if (size_ == kMaxDims) too_many();
@@ -78,7 +103,7 @@ class LMP_API IntList {
 
  private:
   [[noreturn]] static void too_many();
-  std::int64_t values_[kMaxDims] = {};
+  detail::Slots<std::int64_t> values_;
   std::uint8_t size_ = 0;
 };
 
@@ -119,9 +144,9 @@ class LMP_API Shape {
   /// The size of dimension i as a signed number, unchecked.
   std::int64_t dim(int i) const noexcept { return static_cast<std::int64_t>(sizes_[i]); }
   /// The size of the first dimension.
-  const std::size_t* begin() const noexcept { return sizes_; }
+  const std::size_t* begin() const noexcept { return sizes_.at; }
   /// Behind the size of the last dimension.
-  const std::size_t* end() const noexcept { return sizes_ + size_; }
+  const std::size_t* end() const noexcept { return sizes_.at + size_; }
   /// The outermost size; not for 0 dimensions.
   std::size_t front() const noexcept { return sizes_[0]; }
   /// The innermost size; not for 0 dimensions.
@@ -150,7 +175,7 @@ class LMP_API Shape {
   }
 
  private:
-  std::size_t sizes_[kMaxDims] = {};
+  detail::Slots<std::size_t> sizes_;
   std::uint8_t size_ = 0;
 };
 

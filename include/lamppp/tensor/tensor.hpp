@@ -18,6 +18,7 @@
 #include "lamppp/tensor/shape.hpp"
 #include "lamppp/tensor/storage.hpp"
 
+/// Tensors and what computes with them; nothing here knows of gradients.
 namespace lmp::tensor {
 
 /// An open or closed bound of a slice.
