@@ -13,7 +13,9 @@ function(lamppp_private_options target)
   if(LAMPPP_SANITIZE)
     list(JOIN LAMPPP_SANITIZE "," sanitizers)
     target_compile_options(${target} PRIVATE
-      -fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer)
+      -fsanitize=${sanitizers} -fno-sanitize-recover=all -fno-omit-frame-pointer
+      # What a sanitizer adds makes gcc see uninitialised reads in the standard library.
+      $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
     target_link_options(${target} PRIVATE -fsanitize=${sanitizers})
   endif()
 endfunction()

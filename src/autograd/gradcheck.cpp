@@ -10,13 +10,28 @@ namespace lmp::autograd::detail {
 
 using tensor::detail::concat;
 
+namespace {
+// Writes an input back, whatever the function threw.
+struct Restore {
+  const Tensor& x;
+  Tensor before = x.clone();
+  ~Restore() { x.copy(before); }
+};
+}  // namespace
+
 GradcheckResult gradcheck(CheckedFunction function, void* context, const std::vector<Variable>& inputs,
                           const GradcheckOptions& options) {
-  for (std::size_t i = 0; i < inputs.size(); ++i)
-    if (inputs[i].requires_grad() && (inputs[i].type() != DataType::Float64 || !inputs[i].is_leaf()))
+  bool any = false;
+  for (std::size_t i = 0; i < inputs.size(); ++i) {
+    if (!inputs[i].requires_grad()) continue;
+    any = true;
+    if (inputs[i].type() != DataType::Float64 || !inputs[i].is_leaf())
       throw TypeError(concat("gradcheck: input ", i, " is ", inputs[i].type(),
                              inputs[i].is_leaf() ? "" : " and the result of an op",
                              "; differences need Float64 leaves"));
+  }
+  if (!any) return {false, "no input requires a gradient"};
+
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const Variable& x = inputs[i];
     if (!x.requires_grad()) continue;
@@ -35,17 +50,20 @@ GradcheckResult gradcheck(CheckedFunction function, void* context, const std::ve
               .front();
       analytic.push_back(g.defined() ? g.to_vector<double>() : std::vector<double>(x.numel()));
     }
-    const Tensor flat = x.data().contiguous().reshape({-1});
-    const bool direct = flat.shares_storage(x.data());
+    const Restore restore{x.data()};
+    const Tensor moved = restore.before.clone().reshape({-1});
     for (std::int64_t column = 0; column < count; ++column) {
-      const double centre = flat.index({column});
+      const Tensor element = moved.select(0, column);
+      const double centre = element.item();
       const auto at = [&](double value) {
-        flat.select(0, column).fill(value);
-        if (!direct) x.data().copy(flat.reshape(x.shape()));
-        return Variable(function(context, inputs)).to_vector<double>();
+        element.fill(value);
+        x.data().copy(moved.reshape(x.shape()));
+        return function(context, inputs).to_vector<double>();
       };
       const std::vector<double> above = at(centre + options.step), below = at(centre - options.step);
-      at(centre);
+      element.fill(centre);
+      if (above.size() != y.numel() || below.size() != y.numel())
+        return {false, "the result changes its size from call to call"};
       for (std::int64_t row = 0; row < outputs; ++row) {
         const auto r = static_cast<std::size_t>(row);
         const double numeric = (above[r] - below[r]) / (2 * options.step);

@@ -50,8 +50,9 @@ template <class T>
 void normal(void* out, const std::uint32_t* words, double mean, double deviation, std::size_t n) {
   auto* o = static_cast<T*>(out);
   const T m = static_cast<T>(mean), s = static_cast<T>(deviation);
+  const std::size_t pairs = n / 2;
   LMP_VECTORIZE
-  for (std::size_t i = 0; i < n / 2; ++i) {
+  for (std::size_t i = 0; i < pairs; ++i) {
     const T radius = sqrt(-2 * log(1 - unit(T{}, words, 2 * i)));
     const T angle = unit(T{}, words, 2 * i + 1) * static_cast<T>(6.283185307179586476925);
     o[2 * i] = m + s * (radius * cos(angle));
