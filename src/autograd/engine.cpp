@@ -116,8 +116,8 @@ class Engine final : public Pass<V> {
   void visit() {
     Node& node = *this->node_;
     if (captures_) {
-      for (Capture<V>& c : *captures_)
-        if (c.node == &node) c.gradient = this->gradient_;
+      const auto [first, last] = captured_.equal_range(&node);
+      for (auto it = first; it != last; ++it) it->second->gradient = this->gradient_;
       if (node.is_leaf() || !runs_.at(&node)) return;
     } else if constexpr (std::is_same_v<V, Tensor>) {
       if (node.is_leaf()) return node.add_gradient(std::move(this->gradient_));
@@ -194,6 +194,7 @@ class Engine final : public Pass<V> {
   // The nodes from which a captured one is reached, by a walk with a stack of its own. runs_[n] says whether n
   // itself has to run; a captured node that leads to no other one only receives.
   void find_needed(std::span<const Root<V>> roots) {
+    for (Capture<V>& c : *captures_) captured_.emplace(c.node, &c);
     std::unordered_map<Node*, int> state;  // edges looked at
     std::unordered_map<Node*, bool> reaches;
     std::vector<Node*> stack;
@@ -215,8 +216,7 @@ class Engine final : public Pass<V> {
           const Node* to = node->edge(i).node;
           inner |= to && reaches[const_cast<Node*>(to)];
         }
-        const bool captured = std::any_of(captures_->begin(), captures_->end(),
-                                          [&](const Capture<V>& c) { return c.node == node; });
+        const bool captured = captured_.contains(node);
         reaches[node] = inner || captured;
         if (inner || captured) runs_[node] = inner;
       }
@@ -231,6 +231,7 @@ class Engine final : public Pass<V> {
   PoolVector<Waiting> heap_;
   std::unordered_map<Node*, std::uint32_t> shared_;
   std::unordered_map<Node*, bool> runs_;
+  std::unordered_multimap<Node*, Capture<V>*> captured_;
 };
 
 }  // namespace

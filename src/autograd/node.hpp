@@ -58,7 +58,7 @@ class Node {
   virtual bool is_leaf() const noexcept { return false; }
 
   std::uint64_t sequence() const noexcept { return sequence_; }
-  int num_edges() const noexcept { return num_edges_; }
+  int num_edges() const noexcept { return static_cast<int>(num_edges_); }
   const Edge& edge(int i) const noexcept { return edges_[i]; }
   int num_saved() const noexcept { return num_saved_; }
   const Saved& saved(int i) const noexcept { return saved_[i]; }
@@ -102,8 +102,8 @@ class Node {
   Saved* saved_ = nullptr;
   Tensor* gradient_ = nullptr;
   Node* next_disposed_ = nullptr;
-  std::uint32_t bytes_ = 0;
-  std::uint16_t num_edges_ = 0;
+  std::size_t bytes_ = 0;
+  std::uint32_t num_edges_ = 0;
   std::uint16_t num_saved_ = 0;
   std::atomic<bool> released_{false};
   mutable std::atomic<bool> locked_{false};
@@ -127,7 +127,7 @@ class NodeBuilder {
       tensor::detail::cpu_deallocate(block, bytes);
       throw;
     }
-    node->bytes_ = static_cast<std::uint32_t>(bytes);
+    node->bytes_ = bytes;
     node->edges_ = reinterpret_cast<Edge*>(static_cast<std::byte*>(block) + head);
     node->saved_ = reinterpret_cast<Saved*>(node->edges_ + edges);
     return NodeBuilder(node);

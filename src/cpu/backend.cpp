@@ -49,20 +49,14 @@ void matmul_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
   const int n = out.ndim();
   const auto at = [](const IntList& list, int i) { return list[static_cast<std::size_t>(i)]; };
   IntList batch, out_strides, a_batch, b_batch;
-  const IntList a_strides = tensor::detail::broadcast_strides(
-      a.shape(), a.strides(), [&] {
-        IntList s(out.shape());
-        s[static_cast<std::size_t>(n - 2)] = a.shape().dim(a.ndim() - 2);
-        s[static_cast<std::size_t>(n - 1)] = a.shape().dim(a.ndim() - 1);
-        return tensor::Shape(s);
-      }());
-  const IntList b_strides = tensor::detail::broadcast_strides(
-      b.shape(), b.strides(), [&] {
-        IntList s(out.shape());
-        s[static_cast<std::size_t>(n - 2)] = b.shape().dim(b.ndim() - 2);
-        s[static_cast<std::size_t>(n - 1)] = b.shape().dim(b.ndim() - 1);
-        return tensor::Shape(s);
-      }());
+  // An operand's strides with its batch axes broadcast to the result's.
+  const auto batched = [&](const Tensor& x) {
+    IntList shape(out.shape());
+    for (int back = 1; back <= 2; ++back)
+      shape[static_cast<std::size_t>(n - back)] = x.shape().dim(x.ndim() - back);
+    return tensor::detail::broadcast_strides(x.shape(), x.strides(), tensor::Shape(shape));
+  };
+  const IntList a_strides = batched(a), b_strides = batched(b);
   for (int d = 0; d < n - 2; ++d) {
     batch.push_back(out.shape().dim(d));
     out_strides.push_back(at(out.strides(), d));

@@ -27,7 +27,7 @@ struct Slots {
   Slots() noexcept {}
   Slots(const Slots& other) noexcept { std::memcpy(at, other.at, sizeof(at)); }
   Slots& operator=(const Slots& other) noexcept {
-    std::memmove(at, other.at, sizeof(at));
+    if (this != &other) std::memcpy(at, other.at, sizeof(at));
     return *this;
   }
 #if defined(__GNUC__) && !defined(__clang__)
