@@ -50,17 +50,20 @@ double seconds(const std::function<void()>& body) {
   const std::int64_t before = live_bytes();
   const auto start = std::chrono::steady_clock::now();
   on_small_stack(body);
-  const double taken = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  const double taken =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   EXPECT_EQ(live_bytes(), before);
   return taken;
 }
 
-/// `body(n)` for n and 4 n: not much more than four times as long.
+/// `body(n)` for n and 4 n: not much more than four times as long. What disturbs a measurement does
+/// so rarely twice.
 void expect_linear(const std::function<void(int)>& body, int largest = 1000000) {
-  seconds([&] { body(largest / 100); });
-  const double small = seconds([&] { body(largest / 4); });
   const double large = seconds([&] { body(largest); });
-  EXPECT_LT(large, 10 * small + 0.2) << small << " s for a quarter";
+  const double small = seconds([&] { body(largest / 4); });
+  if (large < 10 * small + 0.1) return;
+  const double again = seconds([&] { body(largest); });
+  EXPECT_LT(again, 10 * small + 0.1) << large << " s before, " << small << " s for a quarter";
 }
 
 TEST(Graph, ChainOfAMillion) {
@@ -87,36 +90,40 @@ TEST(Graph, ChainThatSaves) {
 }
 
 TEST(Graph, ChainThatIsOnlyDestroyed) {
-  expect_linear([](int n) {
-    Variable y = leaf(1.0);
-    for (int i = 0; i < n; ++i) y = y * y;
-  });
+  expect_linear(
+      [](int n) {
+        Variable y = leaf(1.0);
+        for (int i = 0; i < n; ++i) y = y * y;
+      },
+      300000);
 }
 
 TEST(Graph, FanOutOfAMillion) {
   expect_linear([](int n) {
     const Variable x = leaf(2.0);
-    Variable total = x * 1.0;
-    for (int i = 1; i < n; ++i) total = total + x * 1.0;
+    Variable total = x;
+    for (int i = 1; i < n; ++i) total = total + x;
     total.backward();
     EXPECT_EQ(x.grad().item(), n);
   });
 }
 
-TEST(Graph, AMillionResultsIntoOneNode) {
-  expect_linear([](int n) {
-    const Variable x = leaf({1.0}, {1});
-    std::vector<Variable> parts;
-    for (int i = 0; i < n; ++i) parts.push_back(x * 2.0);
-    const Variable all = cat(parts);
-    parts.clear();
-    EXPECT_EQ(all.numel(), static_cast<std::size_t>(n));
-    sum(all).backward();
-    EXPECT_EQ(x.grad().item(), 2.0 * n);
-  });
+TEST(Graph, ManyResultsIntoOneNode) {
+  expect_linear(
+      [](int n) {
+        const Variable x = leaf({1.0}, {1});
+        std::vector<Variable> parts;
+        for (int i = 0; i < n; ++i) parts.push_back(x * 2.0);
+        const Variable all = cat(parts);
+        parts.clear();
+        EXPECT_EQ(all.numel(), static_cast<std::size_t>(n));
+        sum(all).backward();
+        EXPECT_EQ(x.grad().item(), 2.0 * n);
+      },
+      300000);
 }
 
-TEST(Graph, AMillionRoots) {
+TEST(Graph, ManyRoots) {
   expect_linear(
       [](int n) {
         const Variable x = leaf(1.0);
@@ -161,14 +168,15 @@ TEST(Graph, DeepGrad) {
       100000);
 }
 
-TEST(Graph, AManyInputsGrad) {
+TEST(Graph, GradOfManyInputs) {
   expect_linear(
       [](int n) {
         std::vector<Variable> inputs;
         for (int i = 0; i < n; ++i) inputs.push_back(leaf({double(i)}, {1}));
         const Variable y = sum(square(cat(inputs)));
         const auto gradients = grad({y}, inputs);
-        for (int i = 0; i < n; i += 97) EXPECT_EQ(gradients[static_cast<std::size_t>(i)].item(), 2.0 * i);
+        for (int i = 0; i < n; i += 97)
+          EXPECT_EQ(gradients[static_cast<std::size_t>(i)].item(), 2.0 * i);
       },
       40000);
 }
@@ -227,7 +235,8 @@ TEST(Graph, AFailedPassLeavesOldOrCompleteGradients) {
     std::vector<Variable> again;
     build(again).backward();
     for (std::size_t i = 0; i < leaves.size(); ++i)
-      for (std::size_t k = 0; k < 2; ++k) EXPECT_NEAR(values(leaves[i].grad())[k], complete[i][k] - 0.25, 1e-12);
+      for (std::size_t k = 0; k < 2; ++k)
+        EXPECT_NEAR(values(leaves[i].grad())[k], complete[i][k] - 0.25, 1e-12);
   }
 }
 
@@ -271,13 +280,19 @@ TEST(GraphThreads, SharedLeaves) {
   // Whole numbers, so that the order of additions does not show.
   constexpr int kThreads = 16, kPasses = 100;
   const Variable w = leaf({1, 2, 3}), b = leaf({1});
+  for (const Variable& v : {w, b}) {
+    v.backward();
+    v.zero_grad();
+  }
   const std::int64_t before = live_bytes();
   on_threads(kThreads, [&](int t) {
     for (int i = 0; i < kPasses; ++i) {
       Variable y = w * (t + 1.0) + b;
       y = y + w;
       y.backward();
-      if (i % 7 == 0) EXPECT_EQ(w.grad().numel(), 3u);
+      if (i % 7 == 0) {
+        EXPECT_EQ(w.grad().numel(), 3u);
+      }
     }
   });
   EXPECT_EQ(values(w.grad()), Values(3, kPasses * (kThreads * (kThreads + 1) / 2.0 + kThreads)));
@@ -304,7 +319,7 @@ TEST(GraphThreads, OneSharedSubgraph) {
       EXPECT_EQ(values(g), (Values{2 * 1681, 4 * 1681}));
       if (i % 10 == 0) {
         const Variable h = grad({all}, {x}, {.create_graph = true})[0];
-        EXPECT_EQ(values(grad({h}, {x})[0]), (Values{2 * 1681, 2 * 1681}));
+        EXPECT_EQ(values(grad({h}, {x}, {.retain_graph = true})[0]), (Values{2 * 1681, 2 * 1681}));
       }
     }
   });

@@ -58,7 +58,7 @@ class Node {
   virtual bool is_leaf() const noexcept { return false; }
 
   std::uint64_t sequence() const noexcept { return sequence_; }
-  int num_edges() const noexcept { return static_cast<int>(num_edges_); }
+  int num_edges() const noexcept { return num_edges_; }
   const Edge& edge(int i) const noexcept { return edges_[i]; }
   int num_saved() const noexcept { return num_saved_; }
   const Saved& saved(int i) const noexcept { return saved_[i]; }
@@ -103,7 +103,7 @@ class Node {
   Tensor* gradient_ = nullptr;
   Node* next_disposed_ = nullptr;
   std::size_t bytes_ = 0;
-  std::uint32_t num_edges_ = 0;
+  std::int32_t num_edges_ = 0;
   std::uint16_t num_saved_ = 0;
   std::atomic<bool> released_{false};
   mutable std::atomic<bool> locked_{false};

@@ -142,7 +142,7 @@ class LMP_API Shape {
   /// The size of dimension i, unchecked.
   std::size_t operator[](std::size_t i) const noexcept { return sizes_[i]; }
   /// The size of dimension i as a signed number, unchecked.
-  std::int64_t dim(int i) const noexcept { return static_cast<std::int64_t>(sizes_[i]); }
+  std::int64_t dim(int i) const noexcept { return static_cast<std::int64_t>(sizes_.at[i]); }
   /// The size of the first dimension.
   const std::size_t* begin() const noexcept { return sizes_.at; }
   /// Behind the size of the last dimension.
