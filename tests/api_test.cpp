@@ -1,5 +1,5 @@
-// The rules of the public API, one test each, and the behaviours of old that must not come back. What the
-// compiler can decide it decides here. Namespaces are opened as user programs do.
+// The rules of the public API, one test each, and the behaviours of old that must not come back.
+// What the compiler can decide it decides here. Namespaces are opened as user programs do.
 
 #include <gtest/gtest.h>
 
@@ -68,7 +68,8 @@ TEST(Api, ConstructorsOfOld) {
   const lmp::Variable r = lmp::autograd::randn(5.0, 0.0, {3}, kCpu, Float64, true);
   EXPECT_EQ(values(r), (Values{5, 5, 5}));
   EXPECT_TRUE(r.requires_grad());
-  EXPECT_THROW(lmp::autograd::tensor(std::vector<std::vector<float>>{{1, 2}, {3}}), lmp::ShapeError);
+  EXPECT_THROW(lmp::autograd::tensor(std::vector<std::vector<float>>{{1, 2}, {3}}),
+               lmp::ShapeError);
 }
 
 // ---- Rules ----
@@ -93,7 +94,9 @@ TEST(ApiRules, R02_Shapes) {
 
 // It must not mean the data {1, 2} in the shape {3, 4}, and so does not compile.
 template <class T>
-concept TakesNestedBraces = requires { T({{1, 2}, {3, 4}}); };
+concept TakesNestedBraces = requires {
+  T({{1, 2}, {3, 4}});
+};
 static_assert(!TakesNestedBraces<lmp::Tensor>);
 
 TEST(ApiRules, R03_BracedData) {
@@ -103,7 +106,8 @@ TEST(ApiRules, R03_BracedData) {
   const lmp::Tensor matrix(std::vector<std::vector<int>>{{1, 2}, {3, 4}});
   EXPECT_EQ(matrix.shape(), (std::vector<int>{2, 2}));
   EXPECT_EQ(matrix.to_vector<int>(), (std::vector<int>{1, 2, 3, 4}));
-  const lmp::Variable nested = lmp::autograd::tensor({{1.0f, 2.0f}, {3.0f, 4.0f}}, kCpu, Float32, true);
+  const lmp::Variable nested =
+      lmp::autograd::tensor({{1.0f, 2.0f}, {3.0f, 4.0f}}, kCpu, Float32, true);
   EXPECT_EQ(nested.shape(), (std::vector<int>{2, 2}));
   EXPECT_TRUE(nested.requires_grad());
   const std::vector<bool> bits = {true, false};
@@ -219,19 +223,35 @@ TEST(ApiRules, R08_RawAccess) {
   EXPECT_THROW(t.index({0, 2}), lmp::IndexError);
   EXPECT_THROW(t.item(), lmp::ShapeError);
   EXPECT_THROW(lmp::full({}, 1).item<float>(), lmp::TypeError);
-  EXPECT_EQ(lmp::full({}, (std::int64_t{1} << 62) + 1).item<std::int64_t>(), (std::int64_t{1} << 62) + 1);
+  EXPECT_EQ(lmp::full({}, (std::int64_t{1} << 62) + 1).item<std::int64_t>(),
+            (std::int64_t{1} << 62) + 1);
 }
 
-static_assert(!std::convertible_to<lmp::Variable, bool> && !std::constructible_from<bool, lmp::Variable>);
-static_assert(!std::convertible_to<lmp::Tensor, bool> && !std::constructible_from<bool, lmp::Tensor>);
+static_assert(!std::convertible_to<lmp::Variable, bool> &&
+              !std::constructible_from<bool, lmp::Variable>);
+static_assert(!std::convertible_to<lmp::Tensor, bool> &&
+              !std::constructible_from<bool, lmp::Tensor>);
 
 TEST(ApiRules, R09_ComparisonsHaveNoGradient) {
   const lmp::Variable x = leaf({1, 2}), y = leaf({2, 2});
-  const lmp::Variable results[] = {x == y,       x != y,          x > y,           x >= y,
-                                   x < 2,        2 <= x,          lmp::eq(x, y),   lmp::ne(x, 1),
-                                   lmp::gt(x, y), lmp::ge(x, y),  lmp::lt(x, y),   lmp::le(x, y),
-                                   lmp::isnan(x), lmp::isinf(x),  lmp::isfinite(x), lmp::logical_not(x),
-                                   lmp::any(x),  lmp::all(x, 0)};
+  const lmp::Variable results[] = {x == y,
+                                   x != y,
+                                   x > y,
+                                   x >= y,
+                                   x < 2,
+                                   2 <= x,
+                                   lmp::eq(x, y),
+                                   lmp::ne(x, 1),
+                                   lmp::gt(x, y),
+                                   lmp::ge(x, y),
+                                   lmp::lt(x, y),
+                                   lmp::le(x, y),
+                                   lmp::isnan(x),
+                                   lmp::isinf(x),
+                                   lmp::isfinite(x),
+                                   lmp::logical_not(x),
+                                   lmp::any(x),
+                                   lmp::all(x, 0)};
   for (const lmp::Variable& v : results) {
     EXPECT_EQ(v.type(), Bool);
     EXPECT_FALSE(v.requires_grad());
@@ -246,7 +266,9 @@ TEST(ApiRules, R09_ComparisonsHaveNoGradient) {
 }
 
 template <class T>
-concept SumsWithBool = requires(T x) { lmp::sum(x, 0, true); };
+concept SumsWithBool = requires(T x) {
+  lmp::sum(x, 0, true);
+};
 static_assert(SumsWithBool<lmp::Tensor> && SumsWithBool<lmp::Variable>);
 
 TEST(ApiRules, R10_Reductions) {
@@ -255,11 +277,13 @@ TEST(ApiRules, R10_Reductions) {
   EXPECT_EQ(lmp::sum(x, 0, false).shape(), (std::vector<int>{3}));
   EXPECT_EQ(lmp::sum(x, {0, 1}).shape(), (std::vector<int>{1, 1}));
   EXPECT_EQ(lmp::max(x, -1).shape(), (std::vector<int>{2, 1}));
-  for (const lmp::Variable& v : {lmp::sum(x), lmp::max(x), lmp::min(x), lmp::prod(x), lmp::mean(x), lmp::var(x),
-                                 lmp::std(x), lmp::norm(x), lmp::logsumexp(x), lmp::any(x), lmp::all(x)})
+  for (const lmp::Variable& v :
+       {lmp::sum(x), lmp::max(x), lmp::min(x), lmp::prod(x), lmp::mean(x), lmp::var(x), lmp::std(x),
+        lmp::norm(x), lmp::logsumexp(x), lmp::any(x), lmp::all(x)})
     EXPECT_EQ(v.ndim(), 0);
   EXPECT_EQ(lmp::argmax(x, 1).shape(), (std::vector<int>{2}));
-  EXPECT_TRUE(lmp::array_equal(lmp::argmax(x, 1) == lmp::Tensor({2, 2}, {2}), lmp::Tensor({true, true}, {2})));
+  EXPECT_TRUE(lmp::array_equal(lmp::argmax(x, 1) == lmp::Tensor({2, 2}, {2}),
+                               lmp::Tensor({true, true}, {2})));
   EXPECT_EQ(lmp::var(x, 1, false, 0).index({0}), 2.0 / 3);
   EXPECT_EQ(lmp::mean(lmp::Tensor({1, 2}, {2})).type(), Float32);
   EXPECT_EQ(lmp::mean(lmp::Tensor({1, 2}, {2})).item(), 1.5);
@@ -334,8 +358,9 @@ TEST(ApiRules, R15_BackwardAndGrad) {
   y.backward({.gradient = seed, .retain_graph = true});
   y.backward({.retain_graph = true});
   EXPECT_EQ(values(x.grad()), (Values{8, 88}));
-  const std::vector<lmp::Variable> g =
-      lmp::grad({y}, {x}, {.grad_outputs = {seed}, .retain_graph = true, .create_graph = true, .allow_unused = true});
+  const std::vector<lmp::Variable> g = lmp::grad(
+      {y}, {x},
+      {.grad_outputs = {seed}, .retain_graph = true, .create_graph = true, .allow_unused = true});
   EXPECT_EQ(values(g[0]), (Values{2, 40}));
 }
 
@@ -347,8 +372,10 @@ TEST(ApiRules, R16_Printing) {
 }
 
 static_assert(std::derived_from<lmp::Error, std::runtime_error>);
-static_assert(std::derived_from<lmp::ShapeError, lmp::Error> && std::derived_from<lmp::TypeError, lmp::Error> &&
-              std::derived_from<lmp::IndexError, lmp::Error> && std::derived_from<lmp::ValueError, lmp::Error> &&
+static_assert(std::derived_from<lmp::ShapeError, lmp::Error> &&
+              std::derived_from<lmp::TypeError, lmp::Error> &&
+              std::derived_from<lmp::IndexError, lmp::Error> &&
+              std::derived_from<lmp::ValueError, lmp::Error> &&
               std::derived_from<lmp::AutogradError, lmp::Error>);
 
 TEST(ApiRules, R17_Errors) {
@@ -389,7 +416,8 @@ TEST(NeverAgain, GarbageForWrongArguments) {
     EXPECT_THROW(x[index], lmp::IndexError) << index;
     EXPECT_THROW(lmp::index_select(x, 0, lmp::full({1}, index)), lmp::IndexError) << index;
     EXPECT_THROW(lmp::gather(x, 0, lmp::full({1, 1}, index)), lmp::IndexError) << index;
-    EXPECT_THROW(lmp::scatter(x, 0, lmp::full({1, 1}, index), leaf({1}, {1, 1})), lmp::IndexError) << index;
+    EXPECT_THROW(lmp::scatter(x, 0, lmp::full({1, 1}, index), leaf({1}, {1, 1})), lmp::IndexError)
+        << index;
   }
   EXPECT_THROW(x.copy(lmp::zeros({3, 2})), lmp::ShapeError);
   EXPECT_THROW(x.incr_grad(lmp::zeros({3, 2})), lmp::ShapeError);

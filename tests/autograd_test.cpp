@@ -1,4 +1,5 @@
-// What a Variable promises: leaves and results, accumulation, passes, grad(), version counters, gradcheck.
+// What a Variable promises: leaves and results, accumulation, passes, grad(), version counters,
+// gradcheck.
 
 #include <gtest/gtest.h>
 
@@ -140,7 +141,9 @@ TEST(Autograd, MemoryFallsDuringBackward) {
 TEST(Autograd, Seeds) {
   const Variable x = leaf({1, 2, 3});
   const Variable y = x * x;
-  const auto keep = [](const Tensor& seed) { return BackwardOptions{.gradient = seed, .retain_graph = true}; };
+  const auto keep = [](const Tensor& seed) {
+    return BackwardOptions{.gradient = seed, .retain_graph = true};
+  };
   const Tensor seed({1.0, 0.5, -1.0}, {3});
   y.backward(keep(seed));
   EXPECT_EQ(values(x.grad()), (Values{2, 2, -6}));
@@ -258,7 +261,8 @@ TEST(Autograd, IncrGrad) {
   EXPECT_EQ(x.grad().type(), DataType::Float64);
   x.incr_grad(Tensor({1, 1}, {2}));
   EXPECT_EQ(values(x.grad()), (Values{8, 10}));
-  for (const Tensor& wrong : {Tensor({1.0}, {1}), Tensor({1.0, 2.0}, {2, 1}), lmp::zeros({3}), lmp::zeros({})})
+  for (const Tensor& wrong :
+       {Tensor({1.0}, {1}), Tensor({1.0, 2.0}, {2, 1}), lmp::zeros({3}), lmp::zeros({})})
     EXPECT_THROW(x.incr_grad(wrong), ShapeError);
   EXPECT_THROW(x.incr_grad(Tensor()), Error);
   EXPECT_EQ(values(x.grad()), (Values{8, 10}));
@@ -335,17 +339,21 @@ TEST(Grad, RunsOnlyWhatLeadsToAnInput) {
 TEST(Grad, Options) {
   const Variable x = leaf({1, 2}), unused = leaf({1});
   const Variable y = x * x, z = x * 3;
-  const std::string message = message_of<AutogradError>([&] { grad({y}, {unused}, {.retain_graph = true}); });
+  const std::string message =
+      message_of<AutogradError>([&] { grad({y}, {unused}, {.retain_graph = true}); });
   EXPECT_TRUE(contains(message, "allow_unused")) << message;
   const auto g = grad({y, z}, {x, unused}, {.retain_graph = true, .allow_unused = true});
   EXPECT_EQ(values(g[0]), (Values{5, 7}));
   EXPECT_FALSE(g[1].defined());
 
   const Tensor seed({1.0, -1.0}, {2});
-  EXPECT_EQ(values(grad({y, z}, {x}, {.grad_outputs = {seed, Variable()}, .retain_graph = true})[0]), (Values{5, -1}));
+  EXPECT_EQ(
+      values(grad({y, z}, {x}, {.grad_outputs = {seed, Variable()}, .retain_graph = true})[0]),
+      (Values{5, -1}));
   EXPECT_EQ(values(grad({y, y}, {x}, {.retain_graph = true})[0]), (Values{4, 8}));
   EXPECT_THROW(grad({y, z}, {x}, {.grad_outputs = {seed}, .retain_graph = true}), ValueError);
-  EXPECT_THROW(grad({y}, {x}, {.grad_outputs = {Tensor({1.0}, {1})}, .retain_graph = true}), ShapeError);
+  EXPECT_THROW(grad({y}, {x}, {.grad_outputs = {Tensor({1.0}, {1})}, .retain_graph = true}),
+               ShapeError);
   EXPECT_THROW(grad({y}, {Variable(seed)}), AutogradError);
   EXPECT_THROW(grad({Variable(seed)}, {x}), AutogradError);
   EXPECT_TRUE(grad({y}, {}, {.retain_graph = true}).empty());
@@ -381,40 +389,53 @@ TEST(Grad, SeedsCanBeDifferentiated) {
 // ---- Version counters ----
 
 TEST(Versions, AChangedValueIsAnErrorThatNamesTheOp) {
-  const auto expect_error = [](const char* op, const std::function<Variable(const Variable&)>& f,
-                               const std::function<void(const Variable&, const Variable&)>& change) {
-    const Variable x = leaf({1, 2});
-    const Variable m = x * 1.5, y = f(m);
-    change(m, y);
-    const std::string message = message_of<AutogradError>([&] { y.backward(); });
-    EXPECT_TRUE(contains(message, op) && contains(message, "in place")) << message;
-    EXPECT_FALSE(x.has_grad());
-  };
+  const auto expect_error =
+      [](const char* op, const std::function<Variable(const Variable&)>& f,
+         const std::function<void(const Variable&, const Variable&)>& change) {
+        const Variable x = leaf({1, 2});
+        const Variable m = x * 1.5, y = f(m);
+        change(m, y);
+        const std::string message = message_of<AutogradError>([&] { y.backward(); });
+        EXPECT_TRUE(contains(message, op) && contains(message, "in place")) << message;
+        EXPECT_FALSE(x.has_grad());
+      };
   const auto fill_input = [](const Variable& m, const Variable&) { m.fill(3); };
   const auto fill_result = [](const Variable&, const Variable& y) { y.fill(3); };
-  expect_error("mul", [](const Variable& m) { return m * m; }, fill_input);
-  expect_error("log", [](const Variable& m) { return log(m); }, fill_input);
-  expect_error("exp", [](const Variable& m) { return exp(m); }, fill_result);
-  expect_error("softmax", [](const Variable& m) { return softmax(m); }, fill_result);
-  expect_error("prod", [](const Variable& m) { return prod(m); }, fill_input);
-  expect_error("matmul", [](const Variable& m) { return matmul(m, m); }, fill_input);
-  expect_error("max", [](const Variable& m) { return max(m); }, fill_result);
+  expect_error(
+      "mul", [](const Variable& m) { return m * m; }, fill_input);
+  expect_error(
+      "log", [](const Variable& m) { return log(m); }, fill_input);
+  expect_error(
+      "exp", [](const Variable& m) { return exp(m); }, fill_result);
+  expect_error(
+      "softmax", [](const Variable& m) { return softmax(m); }, fill_result);
+  expect_error(
+      "prod", [](const Variable& m) { return prod(m); }, fill_input);
+  expect_error(
+      "matmul", [](const Variable& m) { return matmul(m, m); }, fill_input);
+  expect_error(
+      "max", [](const Variable& m) { return max(m); }, fill_result);
   for (const auto& change : std::vector<std::function<void(const Tensor&)>>{
            [](const Tensor& t) { t.fill(1); }, [](const Tensor& t) { t.copy(lmp::zeros({2})); },
            [](const Tensor& t) { t += 1; }, [](const Tensor& t) { t *= t; },
            [](const Tensor& t) { t.narrow(0, 1, 1).fill(1); }, [](const Tensor& t) { t[0] -= 1; },
-           [](const Tensor& t) { t.reshape({2, 1}).copy(lmp::zeros({1})); },
+           [](const Tensor& t) {
+             t.reshape({2, 1}).copy(lmp::zeros({1}));
+           },
            [](const Tensor& t) { t.flip({0}) /= 2; }})
-    expect_error("mul", [](const Variable& m) { return m * m; },
-                 [&](const Variable& m, const Variable&) { change(m.data()); });
-  expect_error("sin", [](const Variable& m) { return sin(m); },
-               [](const Variable& m, const Variable&) {
-                 const NoGradGuard guard;
-                 Variable handle = m;
-                 handle += 1;
-               });
-  expect_error("sin", [](const Variable& m) { return sin(m); },
-               [](const Variable& m, const Variable&) { m.detach().copy(lmp::zeros({2})); });
+    expect_error(
+        "mul", [](const Variable& m) { return m * m; },
+        [&](const Variable& m, const Variable&) { change(m.data()); });
+  expect_error(
+      "sin", [](const Variable& m) { return sin(m); },
+      [](const Variable& m, const Variable&) {
+        const NoGradGuard guard;
+        Variable handle = m;
+        handle += 1;
+      });
+  expect_error(
+      "sin", [](const Variable& m) { return sin(m); },
+      [](const Variable& m, const Variable&) { m.detach().copy(lmp::zeros({2})); });
 }
 
 TEST(Versions, WhatIsNotNeededMayChange) {
@@ -434,7 +455,8 @@ TEST(Versions, WhatIsNotNeededMayChange) {
 TEST(Versions, IndicesAndConditions) {
   const Variable x = leaf({1, 2, 3});
   const Tensor index({0, 2}, {2}, DeviceType::CPU, DataType::Int64), mask({true, false, true}, {3});
-  const Variable selected = index_select(x, 0, index), gathered = gather(x, 0, index), where_ = where(Variable(mask), x, 0),
+  const Variable selected = index_select(x, 0, index), gathered = gather(x, 0, index),
+                 where_ = where(Variable(mask), x, 0),
                  source = scatter_add(x, 0, index, leaf({1, 1}));
   index.fill(1);
   mask.fill(true);
@@ -474,21 +496,29 @@ TEST(Gradcheck, AcceptsWhatIsRight) {
 
 TEST(Gradcheck, CatchesWhatIsWrong) {
   const auto result =
-      gradcheck([](const std::vector<Variable>& in) { return in[1] + halfway(in[0]); }, {leaf({1, 2}), leaf({0, 0})});
+      gradcheck([](const std::vector<Variable>& in) { return in[1] + halfway(in[0]); },
+                {leaf({1, 2}), leaf({0, 0})});
   EXPECT_FALSE(result);
-  EXPECT_TRUE(contains(result.report, "input 0") && contains(result.report, "element 0")) << result.report;
-  EXPECT_FALSE(gradcheck([](const std::vector<Variable>& in) { return in[0] + in[1].detach(); }, {leaf({1}), leaf({1})}));
-  EXPECT_FALSE(gradcheck([](const std::vector<Variable>& in) { return in[0].detach(); }, {leaf({1})}));
-  EXPECT_FALSE(gradcheck([](const std::vector<Variable>& in) { return in[0]; }, {Variable(lmp::ones({1}))}));
+  EXPECT_TRUE(contains(result.report, "input 0") && contains(result.report, "element 0"))
+      << result.report;
+  EXPECT_FALSE(gradcheck([](const std::vector<Variable>& in) { return in[0] + in[1].detach(); },
+                         {leaf({1}), leaf({1})}));
+  EXPECT_FALSE(
+      gradcheck([](const std::vector<Variable>& in) { return in[0].detach(); }, {leaf({1})}));
+  EXPECT_FALSE(
+      gradcheck([](const std::vector<Variable>& in) { return in[0]; }, {Variable(lmp::ones({1}))}));
   EXPECT_FALSE(gradcheck([](const std::vector<Variable>& in) { return sqrt(in[0]); }, {leaf({0})}));
-  EXPECT_THROW(gradcheck([](const std::vector<Variable>& in) { return in[0]; }, {leaf({1}, {1}, DataType::Float32)}),
+  EXPECT_THROW(gradcheck([](const std::vector<Variable>& in) { return in[0]; },
+                         {leaf({1}, {1}, DataType::Float32)}),
                TypeError);
-  EXPECT_THROW(gradcheck([](const std::vector<Variable>& in) { return in[0]; }, {leaf({1}) * 2}), TypeError);
+  EXPECT_THROW(gradcheck([](const std::vector<Variable>& in) { return in[0]; }, {leaf({1}) * 2}),
+               TypeError);
 }
 
 TEST(Gradcheck, LeavesTheInputsAsTheyWere) {
   const Variable x = leaf({1, 2}), strided(Tensor({1.0, 2.0, 3.0, 4.0}, {2, 2}).transpose(), true);
-  EXPECT_TRUE(gradcheck([](const std::vector<Variable>& in) { return matmul(in[1], in[0]); }, {x, strided}));
+  EXPECT_TRUE(gradcheck([](const std::vector<Variable>& in) { return matmul(in[1], in[0]); },
+                        {x, strided}));
   EXPECT_EQ(values(x), (Values{1, 2}));
   EXPECT_EQ(values(strided), (Values{1, 3, 2, 4}));
   EXPECT_FALSE(x.has_grad());
@@ -592,7 +622,8 @@ TEST(Lifetimes, ForeignMemoryIsFreedOnce) {
   {
     Variable y;
     {
-      const Variable x(Tensor::from_blob(memory, {3}, DataType::Float64, [&](void*) { ++freed; }), true);
+      const Variable x(Tensor::from_blob(memory, {3}, DataType::Float64, [&](void*) { ++freed; }),
+                       true);
       y = sum(x * x);
       y.backward(BackwardOptions{.retain_graph = true});
       EXPECT_EQ(values(x.grad()), (Values{2, 4, 6}));
@@ -610,7 +641,8 @@ TEST(Lifetimes, DeletersThatDropGraphs) {
   int freed = 0;
   Variable inner = leaf({1});
   for (int i = 0; i < 1000; ++i) {
-    const Tensor foreign = Tensor::from_blob(memory, {1}, DataType::Float64, [&freed, held = inner * 2](void*) { ++freed; });
+    const Tensor foreign = Tensor::from_blob(memory, {1}, DataType::Float64,
+                                             [&freed, held = inner * 2](void*) { ++freed; });
     inner = leaf({1}) * Variable(foreign);
   }
   inner = Variable();

@@ -1,6 +1,6 @@
-// Every differentiable op against central differences in Float64: the pointwise ones from the op table, the
-// others from a list here that is checked against the sources, first and second order, through views,
-// broadcasting, numbers on either side and type changes.
+// Every differentiable op against central differences in Float64: the pointwise ones from the op
+// table, the others from a list here that is checked against the sources, first and second order,
+// through views, broadcasting, numbers on either side and type changes.
 
 #include <gtest/gtest.h>
 
@@ -42,7 +42,8 @@ void check_first(const std::string& what, const Function& f, const std::vector<T
   }
 }
 
-/// The gradients of f, weighted by the last input, as one vector: what gradcheck differentiates again.
+/// The gradients of f, weighted by the last input, as one vector: what gradcheck differentiates
+/// again.
 Function gradients_of(const Function& f) {
   return [f](const Inputs& in) {
     const Inputs x(in.begin(), in.end() - 1);
@@ -88,7 +89,8 @@ IntList reversed_axes(std::size_t n) {
 }
 
 const Layout kLayouts[] = {
-    {"contiguous", [](const Shape& s) { return s; }, [](const Variable& x, const Shape&) { return x; }},
+    {"contiguous", [](const Shape& s) { return s; },
+     [](const Variable& x, const Shape&) { return x; }},
     {"transposed",
      [](const Shape& s) {
        IntList sizes;
@@ -142,17 +144,18 @@ struct PointwiseCase {
 
 std::vector<PointwiseCase> pointwise_cases() {
   std::vector<PointwiseCase> cases;
-#define LMP_UNARY(function, Op)                       \
-  cases.push_back({#function, table::OpId::Op,        \
+#define LMP_UNARY(function, Op)                \
+  cases.push_back({#function, table::OpId::Op, \
                    [](const Inputs& in) { return autograd::function(in[0]); }, nullptr, nullptr});
-#define LMP_BINARY(function, Op)                                                              \
-  cases.push_back({#function, table::OpId::Op,                                                \
-                   [](const Inputs& in) { return autograd::function(in[0], in[1]); },         \
-                   [](const Variable& a, double b) { return autograd::function(a, b); },      \
+#define LMP_BINARY(function, Op)                                                         \
+  cases.push_back({#function, table::OpId::Op,                                           \
+                   [](const Inputs& in) { return autograd::function(in[0], in[1]); },    \
+                   [](const Variable& a, double b) { return autograd::function(a, b); }, \
                    [](const Variable& b, double a) { return autograd::function(a, b); }});
-#define LMP_TERNARY(function, Op)                             \
-  cases.push_back({#function, table::OpId::Op,                \
-                   [](const Inputs& in) { return autograd::function(in[0], in[1], in[2]); }, nullptr, nullptr});
+#define LMP_TERNARY(function, Op)                                                            \
+  cases.push_back({#function, table::OpId::Op,                                               \
+                   [](const Inputs& in) { return autograd::function(in[0], in[1], in[2]); }, \
+                   nullptr, nullptr});
 #include "lamppp/tensor/pointwise.def"
   return cases;
 }
@@ -163,7 +166,9 @@ std::vector<PointwiseCase> differentiable_cases() {
   for (PointwiseCase c : pointwise_cases()) {
     if (!c.op().differentiable) continue;
     if (c.op().info.condition & 1)
-      c.call = [call = c.call](const Inputs& in) { return call({Variable(in[0].data() > 0), in[1], in[2]}); };
+      c.call = [call = c.call](const Inputs& in) {
+        return call({Variable(in[0].data() > 0), in[1], in[2]});
+      };
     cases.push_back(c);
   }
   return cases;
@@ -178,7 +183,8 @@ class PointwiseGradients : public ::testing::TestWithParam<PointwiseCase> {
     return uniform(generator_, shape, domain(operand).low, domain(operand).high);
   }
   /// f over the operands that have a gradient; a condition stays as drawn.
-  void check(const std::string& what, const std::vector<Tensor>& at, const Function& f, bool second) {
+  void check(const std::string& what, const std::vector<Tensor>& at, const Function& f,
+             bool second) {
     if (!condition(0)) {
       check_first(what, f, at);
       if (second) check_second(what, f, at);
@@ -228,12 +234,11 @@ TEST_P(PointwiseGradients, NumbersOnEitherSide) {
     const auto number = [&](int operand) {
       return domain(operand).low + at * (domain(operand).high - domain(operand).low);
     };
-    check_both(
-        GetParam().name + " x, number", [&](const Inputs& in) { return GetParam().right(in[0], number(1)); },
-        {draw(0, {5})});
-    check_both(
-        GetParam().name + " number, x", [&](const Inputs& in) { return GetParam().left(in[0], number(0)); },
-        {draw(1, {5})});
+    check_both(GetParam().name + " x, number",
+               [&](const Inputs& in) { return GetParam().right(in[0], number(1)); },
+               {draw(0, {5})});
+    check_both(GetParam().name + " number, x",
+               [&](const Inputs& in) { return GetParam().left(in[0], number(0)); }, {draw(1, {5})});
   }
 }
 
@@ -271,9 +276,13 @@ TEST_P(PointwiseGradients, TypesComeBack) {
       const Tensor x = draw(i, shape);
       at.push_back(condition(i) ? x : x.astype(type).astype(Float64));
       if (condition(i)) continue;
-      epsilon = std::max(epsilon, type == BFloat16 ? 0.03 : type == Float16 ? 4e-3 : type == Float32 ? 1e-5 : 0);
+      epsilon = std::max(epsilon, type == BFloat16  ? 0.03
+                                  : type == Float16 ? 4e-3
+                                  : type == Float32 ? 1e-5
+                                                    : 0);
     }
-    const std::vector<Tensor> expected = run(at, {Float64, Float64, Float64}), found = run(at, types);
+    const std::vector<Tensor> expected = run(at, {Float64, Float64, Float64}),
+                              found = run(at, types);
     ASSERT_EQ(found.size(), expected.size());
     for (std::size_t i = 0; i < found.size(); ++i) {
       EXPECT_EQ(found[i].type(), types[i + (condition(0) ? 1 : 0)]) << GetParam().name;
@@ -285,7 +294,8 @@ TEST_P(PointwiseGradients, TypesComeBack) {
   }
 }
 
-// Long rows take other paths than short ones: whole blocks, and gradients that are added as they are made.
+// Long rows take other paths than short ones: whole blocks, and gradients that are added as they
+// are made.
 TEST_P(PointwiseGradients, LongAndAccumulated) {
   const std::int64_t n = 5003;
   std::vector<Tensor> at;
@@ -293,13 +303,15 @@ TEST_P(PointwiseGradients, LongAndAccumulated) {
   const auto run = [&](std::int64_t from, std::int64_t length, bool twice) {
     Inputs in;
     for (int i = 0; i < op().arity; ++i)
-      in.emplace_back(at[static_cast<std::size_t>(i)].narrow(0, from, length).clone(), !condition(i));
+      in.emplace_back(at[static_cast<std::size_t>(i)].narrow(0, from, length).clone(),
+                      !condition(i));
     const Function f = [&](const Inputs& x) {
       return twice ? GetParam().call(x) + GetParam().call(x) : GetParam().call(x);
     };
     return gradients(f, in, lmp::ones({length}, DeviceType::CPU, DataType::Float64));
   };
-  const std::vector<Tensor> once = run(0, n, false), twice = run(0, n, true), piece = run(4096, 300, false);
+  const std::vector<Tensor> once = run(0, n, false), twice = run(0, n, true),
+                            piece = run(4096, 300, false);
   for (std::size_t i = 0; i < once.size(); ++i) {
     EXPECT_TRUE(allclose(twice[i], 2 * once[i], 1e-14, 0)) << GetParam().name;
     EXPECT_TRUE(allclose(once[i].narrow(0, 4096, 300), piece[i], 1e-13, 1e-15)) << GetParam().name;
@@ -312,7 +324,8 @@ TEST_P(PointwiseGradients, ScalarsAndNothing) {
     for (int i = 0; i < op().arity; ++i) at.push_back(draw(i, shape));
     check(GetParam().name + " small", at, GetParam().call, shape.empty());
     Inputs in;
-    for (int i = 0; i < op().arity; ++i) in.emplace_back(at[static_cast<std::size_t>(i)], !condition(i));
+    for (int i = 0; i < op().arity; ++i)
+      in.emplace_back(at[static_cast<std::size_t>(i)], !condition(i));
     GetParam().call(in).backward();
     for (const Variable& v : in) {
       if (v.requires_grad()) {
@@ -349,15 +362,18 @@ struct StructuredCase {
   double low = -2, high = 2;
 };
 
-Tensor indices(const std::vector<std::int64_t>& data, const Shape& shape) { return Tensor(data, shape); }
+Tensor indices(const std::vector<std::int64_t>& data, const Shape& shape) {
+  return Tensor(data, shape);
+}
 
 std::vector<StructuredCase> structured_cases() {
   std::vector<StructuredCase> cases;
-  const auto add = [&](const char* function, std::vector<std::string> structs, std::vector<Shape> shapes,
-                       Function call) {
+  const auto add = [&](const char* function, std::vector<std::string> structs,
+                       std::vector<Shape> shapes, Function call) {
     cases.push_back({function, std::move(structs), std::move(shapes), std::move(call)});
   };
-  const auto unary = [&](const char* function, const char* op, const Shape& shape, Variable (*call)(const Variable&)) {
+  const auto unary = [&](const char* function, const char* op, const Shape& shape,
+                         Variable (*call)(const Variable&)) {
     add(function, {op}, {shape}, [call](const Inputs& in) { return call(in[0]); });
   };
   using V = const Variable&;
@@ -398,14 +414,16 @@ std::vector<StructuredCase> structured_cases() {
   unary("clone", "Copy", {2, 3}, [](V x) { return clone(x); });
   unary("astype", "Copy", {2, 3}, [](V x) { return astype(x, DataType::Float64) * x; });
   unary("to", "ToDevice", {2, 3}, [](V x) {
-    return apply(table::ToDevice{DeviceType::CPU, DeviceType::CPU}, x).to(DataType::Float64).to(DeviceType::CPU);
+    return apply(table::ToDevice{DeviceType::CPU, DeviceType::CPU}, x)
+        .to(DataType::Float64)
+        .to(DeviceType::CPU);
   });
 
   // Reductions.
-#define LMP_REDUCTION(function, Op)                                                                \
-  unary(#function, Op, {2, 3}, [](V x) { return autograd::function(x); });                         \
-  unary(#function, Op, {2, 3}, [](V x) { return autograd::function(x, 1); });                      \
-  unary(#function, Op, {2, 3}, [](V x) { return autograd::function(x, 0, false); });               \
+#define LMP_REDUCTION(function, Op)                                                  \
+  unary(#function, Op, {2, 3}, [](V x) { return autograd::function(x); });           \
+  unary(#function, Op, {2, 3}, [](V x) { return autograd::function(x, 1); });        \
+  unary(#function, Op, {2, 3}, [](V x) { return autograd::function(x, 0, false); }); \
   unary(#function, Op, {2, 3, 2}, [](V x) { return autograd::function(x, {0, -1}, false); });
   LMP_REDUCTION(sum, "Sum")
   LMP_REDUCTION(mean, "Sum")
@@ -465,21 +483,37 @@ std::vector<StructuredCase> structured_cases() {
   unary("pad", "Embed", {2, 2}, [](V x) { return pad(x, {{1, 0}, {0, 2}}, 3); });
 
   // Indexing.
-  unary("index_select", "IndexSelect", {3, 2}, [](V x) { return index_select(x, 0, indices({2, 0, 2, -1}, {4})); });
-  unary("index_select", "IndexAdd", {2, 3}, [](V x) { return index_select(x, 1, indices({1, 1}, {2})); });
+  unary("index_select", "IndexSelect", {3, 2}, [](V x) {
+    return index_select(x, 0, indices({2, 0, 2, -1}, {4}));
+  });
+  unary("index_select", "IndexAdd", {2, 3}, [](V x) {
+    return index_select(x, 1, indices({1, 1}, {2}));
+  });
   unary("operator[]", "IndexSelect", {3, 2}, [](V x) { return x[indices({2, 0, 2, 0}, {2, 2})]; });
-  unary("operator[]", "IndexSelect", {2, 3}, [](V x) { return x[Tensor({true, false, true, false, true, true}, {2, 3})]; });
-  unary("gather", "Gather", {3, 2}, [](V x) { return gather(x, 0, indices({0, 2, 0, 1, -1, 2}, {3, 2})); });
-  unary("gather", "Gather", {3, 3}, [](V x) { return gather(x, 1, indices({0, 0, 2, 1}, {2, 2})); });
-  add("scatter", {"Scatter"}, {{3, 2}, {2, 2}},
-      [](const Inputs& in) { return scatter(in[0], 0, indices({1, 0, 1, 2}, {2, 2}), in[1]); });
-  add("scatter_add", {"ScatterAdd"}, {{3, 2}, {2, 2}},
-      [](const Inputs& in) { return scatter_add(in[0], 0, indices({1, 0, 1, 2}, {2, 2}), in[1]); });
-  unary("masked_select", "IndexSelect", {2, 3}, [](V x) { return masked_select(x, Tensor({true, false, true}, {3})); });
+  unary("operator[]", "IndexSelect", {2, 3}, [](V x) {
+    return x[Tensor({true, false, true, false, true, true}, {2, 3})];
+  });
+  unary("gather", "Gather", {3, 2}, [](V x) {
+    return gather(x, 0, indices({0, 2, 0, 1, -1, 2}, {3, 2}));
+  });
+  unary("gather", "Gather", {3, 3}, [](V x) {
+    return gather(x, 1, indices({0, 0, 2, 1}, {2, 2}));
+  });
+  add("scatter", {"Scatter"}, {{3, 2}, {2, 2}}, [](const Inputs& in) {
+    return scatter(in[0], 0, indices({1, 0, 1, 2}, {2, 2}), in[1]);
+  });
+  add("scatter_add", {"ScatterAdd"}, {{3, 2}, {2, 2}}, [](const Inputs& in) {
+    return scatter_add(in[0], 0, indices({1, 0, 1, 2}, {2, 2}), in[1]);
+  });
+  unary("masked_select", "IndexSelect", {2, 3}, [](V x) {
+    return masked_select(x, Tensor({true, false, true}, {3}));
+  });
   unary("masked_select", "IndexSelect", {3}, [](V x) {
     return masked_select(x, Tensor({true, false, true, true, true, false}, {2, 3}));
   });
-  unary("take", "IndexSelect", {2, 3, 2}, [](V x) { return take(x, {indices({1, 0}, {2, 1}), indices({2, -1, 0}, {3})}); });
+  unary("take", "IndexSelect", {2, 3, 2}, [](V x) {
+    return take(x, {indices({1, 0}, {2, 1}), indices({2, -1, 0}, {3})});
+  });
   unary("sort", "Gather", {2, 4}, [](V x) { return sort(x).first; });
   unary("sort", "Gather", {4, 2}, [](V x) { return sort(x, 0, true).first; });
   unary("topk", "Gather", {2, 4}, [](V x) { return topk(x, 2).first; });
@@ -487,7 +521,9 @@ std::vector<StructuredCase> structured_cases() {
   unary("triu", "", {2, 3, 4}, [](V x) { return triu(x, 1); });
 
   // What is made of pointwise ops.
-  unary("masked_fill", "", {2, 3}, [](V x) { return masked_fill(x, Tensor({true, false, true}, {3}), 9); });
+  unary("masked_fill", "", {2, 3}, [](V x) {
+    return masked_fill(x, Tensor({true, false, true}, {3}), 9);
+  });
   unary("leaky_relu", "", {5}, [](V x) { return leaky_relu(x); });
   unary("clamp", "", {6}, [](V x) { return clamp(x, -1, 1.5); });
   unary("clamp", "", {6}, [](V x) { return clamp(x, std::nullopt, 1); });
@@ -515,8 +551,9 @@ TEST(StructuredGradients, ThroughViews) {
 TEST(StructuredGradients, NarrowTypesComeBack) {
   Generator generator(5);
   for (const StructuredCase& c : structured_cases()) {
-    for (const auto& [type, epsilon] :
-         {std::pair{DataType::Float32, 2e-5}, {DataType::Float16, 0.03}, {DataType::BFloat16, 0.2}}) {
+    for (const auto& [type, epsilon] : {std::pair{DataType::Float32, 2e-5},
+                                        {DataType::Float16, 0.03},
+                                        {DataType::BFloat16, 0.2}}) {
       Inputs narrow, wide;
       for (const Shape& shape : c.shapes) {
         const Tensor x = uniform(generator, shape).astype(type);
@@ -527,7 +564,8 @@ TEST(StructuredGradients, NarrowTypesComeBack) {
       c.call(wide).backward();
       for (std::size_t i = 0; i < narrow.size(); ++i) {
         EXPECT_EQ(narrow[i].grad().type(), type) << c.function;
-        EXPECT_TRUE(allclose(narrow[i].grad().astype(DataType::Float64), wide[i].grad(), epsilon, epsilon))
+        EXPECT_TRUE(
+            allclose(narrow[i].grad().astype(DataType::Float64), wide[i].grad(), epsilon, epsilon))
             << c.function << ' ' << type << '\n'
             << narrow[i].grad() << '\n'
             << wide[i].grad();
@@ -546,7 +584,8 @@ std::string source(const char* path) {
 
 std::set<std::string> matches(const std::string& text, const std::regex& pattern) {
   std::set<std::string> found;
-  for (std::sregex_iterator it(text.begin(), text.end(), pattern), end; it != end; ++it) found.insert((*it)[1]);
+  for (std::sregex_iterator it(text.begin(), text.end(), pattern), end; it != end; ++it)
+    found.insert((*it)[1]);
   return found;
 }
 
@@ -558,17 +597,20 @@ TEST(StructuredGradients, NoOpIsMissing) {
   }
   // A struct with a gradient.
   const std::set<std::string> declared =
-      matches(source("src/ops/structured.hpp"), std::regex(R"(\nstruct (\w+) \{\n  static constexpr unsigned saves)"));
+      matches(source("src/ops/structured.hpp"),
+              std::regex(R"(\nstruct (\w+) \{\n  static constexpr unsigned saves)"));
   EXPECT_GT(declared.size(), 15u);
-  for (const std::string& name : declared) EXPECT_TRUE(structs.contains(name)) << name << " has no case here";
+  for (const std::string& name : declared)
+    EXPECT_TRUE(structs.contains(name)) << name << " has no case here";
 
   const std::set<std::string> without_gradient = {"any", "all", "argmax", "argmin"};
-  const std::set<std::string> offered =
-      matches(source("include/lamppp/tensor/functions.inc"),
-              std::regex(R"(\nLMP_API (?:std::vector<LMP_T>|std::pair<LMP_T, Tensor>|LMP_T) (\w+)\()"));
+  const std::set<std::string> offered = matches(
+      source("include/lamppp/tensor/functions.inc"),
+      std::regex(R"(\nLMP_API (?:std::vector<LMP_T>|std::pair<LMP_T, Tensor>|LMP_T) (\w+)\()"));
   EXPECT_GT(offered.size(), 40u);
   for (const std::string& name : offered)
-    EXPECT_TRUE(functions.contains(name) || without_gradient.contains(name)) << name << " has no case here";
+    EXPECT_TRUE(functions.contains(name) || without_gradient.contains(name))
+        << name << " has no case here";
 }
 
 // Casts are not seen by differences in Float64 that go through Float32.
@@ -582,7 +624,8 @@ TEST(StructuredGradients, Casts) {
   EXPECT_FALSE(astype(x, DataType::Int32).requires_grad());
 
   const Variable narrow = leaf({1, 2}, {1, 2}, DataType::Float32), wide = leaf({3, 4}, {2, 1});
-  const Variable products[] = {matmul(narrow, wide), cat({narrow, transpose(wide)}), sum(narrow * wide)};
+  const Variable products[] = {matmul(narrow, wide), cat({narrow, transpose(wide)}),
+                               sum(narrow * wide)};
   for (const Variable& v : products) {
     EXPECT_EQ(v.type(), DataType::Float64);
     v.backward();
@@ -603,10 +646,13 @@ std::vector<double> gradient_at(const Variable& x, const Variable& y) {
 using Values = std::vector<double>;
 
 TEST(SpecialPoints, ProdWithZeros) {
-  for (const Values& at : {Values{2, 0, 3, 4}, Values{0, 2, 0, 5}, Values{0, 0, 0, 1}, Values{-1, 2, 3, 0}}) {
+  for (const Values& at :
+       {Values{2, 0, 3, 4}, Values{0, 2, 0, 5}, Values{0, 0, 0, 1}, Values{-1, 2, 3, 0}}) {
     check_both("prod", [](const Inputs& in) { return prod(in[0]); }, {Tensor(at, {4})});
-    check_both("prod of an axis", [](const Inputs& in) { return prod(in[0], 1); }, {Tensor(at, {2, 2})});
-    check_both("prod of the other axis", [](const Inputs& in) { return prod(in[0], 0, false); }, {Tensor(at, {2, 2})});
+    check_both("prod of an axis", [](const Inputs& in) { return prod(in[0], 1); },
+               {Tensor(at, {2, 2})});
+    check_both("prod of the other axis", [](const Inputs& in) { return prod(in[0], 0, false); },
+               {Tensor(at, {2, 2})});
   }
   const Variable x = leaf({2, 0, 3});
   EXPECT_EQ(gradient_at(x, prod(x)), (Values{0, 6, 0}));
@@ -668,8 +714,10 @@ TEST(SpecialPoints, PowAtZero) {
   const Variable negative = leaf({-2, -3});
   EXPECT_EQ(gradient_at(negative, pow(negative, 2)), (Values{-4, -6}));
   EXPECT_EQ(gradient_at(negative, pow(negative, 3)), (Values{12, 27}));
-  check_both("square by pow", [](const Inputs& in) { return pow(in[0], 2); }, {Tensor({-1.5, 0.0, 2.0}, {3})});
-  check_both("cube by pow", [](const Inputs& in) { return pow(in[0], 3); }, {Tensor({-1.5, 0.0, 2.0}, {3})});
+  check_both("square by pow", [](const Inputs& in) { return pow(in[0], 2); },
+             {Tensor({-1.5, 0.0, 2.0}, {3})});
+  check_both("cube by pow", [](const Inputs& in) { return pow(in[0], 3); },
+             {Tensor({-1.5, 0.0, 2.0}, {3})});
 }
 
 TEST(SpecialPoints, InfinitiesAndNaN) {
@@ -690,7 +738,9 @@ TEST(SpecialPoints, InfinitiesAndNaN) {
 
 TEST(SpecialPoints, ThirdOrder) {
   const Variable x = leaf({0.5, -1.5, 2});
-  const auto derivative = [&](const Variable& y) { return grad({y}, {x}, {.create_graph = true}).front(); };
+  const auto derivative = [&](const Variable& y) {
+    return grad({y}, {x}, {.create_graph = true}).front();
+  };
   const Values third = values(derivative(derivative(derivative(x * x * x * x + sin(x)))));
   for (std::size_t i = 0; i < 3; ++i) {
     const double at = x.index({i});

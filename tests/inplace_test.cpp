@@ -1,5 +1,6 @@
-// Random programs that write in place into what others read or saved, also through views: the backward
-// pass throws, or the gradient is that of the same program without in-place writes. Never another one.
+// Random programs that write in place into what others read or saved, also through views: the
+// backward pass throws, or the gradient is that of the same program without in-place writes. Never
+// another one.
 
 #include <gtest/gtest.h>
 
@@ -15,8 +16,8 @@ using testing::values;
 
 constexpr std::size_t kSide = 3;
 
-/// A value of the program, and its twin in a program that never writes in place: after a write, the twin of
-/// every alias is the new value plus a zero that carries the gradient.
+/// A value of the program, and its twin in a program that never writes in place: after a write, the
+/// twin of every alias is the new value plus a zero that carries the gradient.
 struct Value {
   Variable actual, twin;
 };
@@ -89,30 +90,54 @@ class Program {
     const Tensor index({2, 0, 1}, {3}, DeviceType::CPU, DataType::Int64);
     const auto apply = [&](const Variable& x, const Variable& y, const Tensor& at) -> Variable {
       switch (op) {
-        case 0: return x + y;
-        case 1: return x - y * 0.5;
-        case 2: return x * y;
-        case 3: return x / (1.5 + y * y);
-        case 4: return sin(x);
-        case 5: return exp(-x * x);
-        case 6: return tanh(x);
-        case 7: return sigmoid(x);
-        case 8: return square(x) * 0.3;
-        case 9: return matmul(x, y) * 0.3;
-        case 10: return softmax(x, pick_axis_);
-        case 11: return log_softmax(x, pick_axis_) * 0.5;
-        case 12: return transpose(x);
-        case 13: return flip(x, {pick_axis_});
-        case 14: return reshape(reshape(x, {-1}), {kSide, kSide});
-        case 15: return x * sum(y, pick_axis_) * 0.3;
-        case 16: return x + prod(y, pick_axis_) * 0.2;
-        case 17: return x * norm(y) * 0.2;
-        case 18: return cumsum(x, pick_axis_) * 0.5;
-        case 19: return index_select(x, pick_axis_, at);
-        case 20: return cat({narrow(x, 0, 0, 1), narrow(y, 0, 1, 2)});
-        case 21: return where(x > y, x, y * 0.5);
-        case 22: return clone(x);
-        default: return x * 0.5 + logsumexp(x, pick_axis_) * y[0] * 0.2;
+        case 0:
+          return x + y;
+        case 1:
+          return x - y * 0.5;
+        case 2:
+          return x * y;
+        case 3:
+          return x / (1.5 + y * y);
+        case 4:
+          return sin(x);
+        case 5:
+          return exp(-x * x);
+        case 6:
+          return tanh(x);
+        case 7:
+          return sigmoid(x);
+        case 8:
+          return square(x) * 0.3;
+        case 9:
+          return matmul(x, y) * 0.3;
+        case 10:
+          return softmax(x, pick_axis_);
+        case 11:
+          return log_softmax(x, pick_axis_) * 0.5;
+        case 12:
+          return transpose(x);
+        case 13:
+          return flip(x, {pick_axis_});
+        case 14:
+          return reshape(reshape(x, {-1}), {kSide, kSide});
+        case 15:
+          return x * sum(y, pick_axis_) * 0.3;
+        case 16:
+          return x + prod(y, pick_axis_) * 0.2;
+        case 17:
+          return x * norm(y) * 0.2;
+        case 18:
+          return cumsum(x, pick_axis_) * 0.5;
+        case 19:
+          return index_select(x, pick_axis_, at);
+        case 20:
+          return cat({narrow(x, 0, 0, 1), narrow(y, 0, 1, 2)});
+        case 21:
+          return where(x > y, x, y * 0.5);
+        case 22:
+          return clone(x);
+        default:
+          return x * 0.5 + logsumexp(x, pick_axis_) * y[0] * 0.2;
       }
     };
     pick_axis_ = pick(2);
@@ -139,19 +164,40 @@ class Program {
     const Tensor other = pick(2) ? any().actual.data() : fresh();
     Tensor view = target.actual.data();
     switch (pick(5)) {
-      case 0: view = view.transpose(); break;
-      case 1: view = view.slice(1, std::nullopt, std::nullopt, -2); break;
-      case 2: view = view[pick(3)]; break;
-      case 3: view = view.diagonal(); break;
-      default: break;
+      case 0:
+        view = view.transpose();
+        break;
+      case 1:
+        view = view.slice(1, std::nullopt, std::nullopt, -2);
+        break;
+      case 2:
+        view = view[pick(3)];
+        break;
+      case 3:
+        view = view.diagonal();
+        break;
+      default:
+        break;
     }
-    const Tensor source = view.ndim() == 1 ? other[pick(3)] : other.narrow(1, 0, static_cast<std::int64_t>(view.size(1)));
+    const Tensor source = view.ndim() == 1
+                              ? other[pick(3)]
+                              : other.narrow(1, 0, static_cast<std::int64_t>(view.size(1)));
     switch (pick(6)) {
-      case 0: view.fill(0.25 + 0.5 * pick(3)); break;
-      case 1: view.copy(source); break;
-      case 2: view += source; break;
-      case 3: view *= 0.75; break;
-      case 4: view -= 0.125; break;
+      case 0:
+        view.fill(0.25 + 0.5 * pick(3));
+        break;
+      case 1:
+        view.copy(source);
+        break;
+      case 2:
+        view += source;
+        break;
+      case 3:
+        view *= 0.75;
+        break;
+      case 4:
+        view -= 0.125;
+        break;
       default: {
         const NoGradGuard guard;
         Variable handle = target.actual;
@@ -164,7 +210,8 @@ class Program {
 
   void follow(const Tensor& written) {
     for (Value& v : pool_)
-      if (v.actual.data().shares_storage(written)) v.twin = v.actual.data().clone() + (v.twin - v.twin.detach());
+      if (v.actual.data().shares_storage(written))
+        v.twin = v.actual.data().clone() + (v.twin - v.twin.detach());
   }
 
   std::mt19937 random_;

@@ -132,6 +132,9 @@ std::vector<Op> all_ops() {
   return ops;
 }
 
+// Seeded shapes for each op, type and layout.
+constexpr int kShapes = 20;
+
 class Pointwise : public testing::TestWithParam<Op> {};
 
 DataType promoted(const std::vector<DataType>& types) {
@@ -271,7 +274,7 @@ TEST_P(Pointwise, EveryTypeAndLayout) {
   for (DataType type : kTypes) {
     if (type == DataType::Bool && !op.info.info.takes_bool) continue;
     for (Layout layout : layouts::kAll) {
-      for (int round = 0; round < 3; ++round) {
+      for (int round = 0; round < kShapes; ++round) {
         const auto shape = layouts::random_shape(layout, random);
         std::vector<Tensor> operands;
         for (int i = 0; i < op.info.arity; ++i) {
