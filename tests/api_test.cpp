@@ -14,6 +14,7 @@ namespace {
 using lmp::testing::contains;
 using lmp::testing::leaf;
 using lmp::testing::message_of;
+using lmp::testing::scalar_leaf;
 using lmp::testing::values;
 using Values = std::vector<double>;
 using enum lmp::DataType;
@@ -388,7 +389,7 @@ TEST(ApiRules, R17_Errors) {
 // ---- What must not come back ----
 
 TEST(NeverAgain, DeepChains) {
-  lmp::Variable y = leaf(1.0);
+  lmp::Variable y = scalar_leaf(1.0);
   for (int i = 0; i < 70000; ++i) y = y + 0;
   y.backward();
   y = lmp::Variable();

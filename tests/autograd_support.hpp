@@ -23,7 +23,7 @@ inline Variable leaf(const std::vector<double>& data, const Shape& shape,
   return Variable(Tensor(data, shape, DeviceType::CPU, type), true);
 }
 inline Variable leaf(const std::vector<double>& data) { return leaf(data, {data.size()}); }
-inline Variable leaf(double value) { return leaf({value}, {}); }
+inline Variable scalar_leaf(double value) { return leaf({value}, {}); }
 
 inline std::int64_t live_bytes() { return memory_stats().live_bytes; }
 

@@ -292,13 +292,19 @@ TEST(Autograd, AHeldGradientStaysAsItIs) {
 }
 
 TEST(Autograd, IntermediateGradientsStayAsTheyAre) {
-  const Variable x = leaf({1, 2});
-  const Variable m = x * 2, n = reshape(m, {1, 2});
-  const Variable y = sum(n) + sum(m * m);
-  y.backward();
-  EXPECT_EQ(values(n.grad()), (Values{1, 1}));
-  EXPECT_EQ(values(m.grad()), (Values{5, 9}));
-  EXPECT_EQ(values(x.grad()), (Values{10, 18}));
+  // Long ones are added up in another place than short ones.
+  for (const std::size_t n : {2, 10000}) {
+    const Variable x(lmp::ones({n}), true);
+    const Variable m = x * 2;
+    const Variable early = reshape(m, {1, n}), squares = m * m, cubes = m * m * m,
+                   late = reshape(m, {n, 1});
+    (sum(early) + sum(squares) + sum(cubes) + sum(late * late)).backward();
+    EXPECT_TRUE(array_equal(early.grad(), lmp::ones({1, n})));
+    EXPECT_TRUE(array_equal(late.grad(), lmp::full({n, 1}, 4.0)));
+    EXPECT_TRUE(array_equal(squares.grad(), lmp::ones({n})));
+    EXPECT_TRUE(array_equal(m.grad(), lmp::full({n}, 21.0)));
+    EXPECT_TRUE(array_equal(x.grad(), lmp::full({n}, 42.0)));
+  }
 }
 
 TEST(Grad, LeavesLeavesAlone) {

@@ -44,14 +44,15 @@ void check_first(const std::string& what, const Function& f, const std::vector<T
 
 /// The gradients of f, weighted by the last input, as one vector: what gradcheck differentiates
 /// again.
-Function gradients_of(const Function& f) {
-  return [f](const Inputs& in) {
+Function gradients_of(const Function& f, bool create_graph) {
+  return [f, create_graph](const Inputs& in) {
     const Inputs x(in.begin(), in.end() - 1);
     const Variable y = f(x);
     Variable total;
     for (const Variable& v : x) total = total.defined() ? total + sum(v) : sum(v);
     Inputs parts;
-    for (const Variable& g : grad({y}, x, {.grad_outputs = {in.back()}, .create_graph = true}))
+    for (const Variable& g :
+         grad({y}, x, {.grad_outputs = {in.back()}, .create_graph = create_graph}))
       parts.push_back(reshape(g, {-1}));
     return cat(parts) + 0 * total;  // a gradient that is constant leads nowhere by itself
   };
@@ -63,7 +64,13 @@ void check_second(const std::string& what, const Function& f, std::vector<Tensor
     const Shape shape = f(leaves(at)).shape();
     Generator generator(7);
     at.push_back(uniform(generator, shape, 0.5, 1.5));
-    const auto result = gradcheck(gradients_of(f), leaves(at));
+    // What is recorded are the same gradients: other code computes them.
+    const Variable recorded = gradients_of(f, true)(leaves(at)),
+                   plain = gradients_of(f, false)(leaves(at));
+    EXPECT_TRUE(allclose(recorded, plain, 1e-12, 1e-12)) << what << '\n'
+                                                         << recorded << '\n'
+                                                         << plain;
+    const auto result = gradcheck(gradients_of(f, true), leaves(at));
     EXPECT_TRUE(result) << what << ", second order: " << result.report;
   } catch (const Error& error) {
     ADD_FAILURE() << what << ", second order: " << error.what();
@@ -84,7 +91,7 @@ struct Layout {
 
 IntList reversed_axes(std::size_t n) {
   IntList axes;
-  for (std::size_t i = n; i-- > 0;) axes.push_back(i);
+  for (std::size_t i = n; i-- > 0;) axes.push_back(static_cast<std::int64_t>(i));
   return axes;
 }
 
@@ -94,7 +101,7 @@ const Layout kLayouts[] = {
     {"transposed",
      [](const Shape& s) {
        IntList sizes;
-       for (std::size_t i = s.size(); i-- > 0;) sizes.push_back(s[i]);
+       for (std::size_t i = s.size(); i-- > 0;) sizes.push_back(static_cast<std::int64_t>(s[i]));
        return Shape(sizes);
      },
      [](const Variable& x, const Shape& s) { return permute(x, reversed_axes(s.size())); }},

@@ -17,6 +17,7 @@ namespace {
 
 using testing::leaf;
 using testing::live_bytes;
+using testing::scalar_leaf;
 using testing::values;
 using Values = std::vector<double>;
 
@@ -68,7 +69,7 @@ void expect_linear(const std::function<void(int)>& body, int largest = 1000000) 
 
 TEST(Graph, ChainOfAMillion) {
   expect_linear([](int n) {
-    const Variable x = leaf(1.0);
+    const Variable x = scalar_leaf(1.0);
     Variable y = x;
     for (int i = 0; i < n; ++i) y = y + 1.0;
     EXPECT_EQ(y.item(), n + 1.0);
@@ -80,7 +81,7 @@ TEST(Graph, ChainOfAMillion) {
 TEST(Graph, ChainThatSaves) {
   expect_linear(
       [](int n) {
-        const Variable x = leaf(1.0);
+        const Variable x = scalar_leaf(1.0);
         Variable y = x;
         for (int i = 0; i < n; ++i) y = reshape(y * y, {1});
         sum(y).backward(BackwardOptions{.retain_graph = true});
@@ -92,7 +93,7 @@ TEST(Graph, ChainThatSaves) {
 TEST(Graph, ChainThatIsOnlyDestroyed) {
   expect_linear(
       [](int n) {
-        Variable y = leaf(1.0);
+        Variable y = scalar_leaf(1.0);
         for (int i = 0; i < n; ++i) y = y * y;
       },
       300000);
@@ -100,7 +101,7 @@ TEST(Graph, ChainThatIsOnlyDestroyed) {
 
 TEST(Graph, FanOutOfAMillion) {
   expect_linear([](int n) {
-    const Variable x = leaf(2.0);
+    const Variable x = scalar_leaf(2.0);
     Variable total = x;
     for (int i = 1; i < n; ++i) total = total + x;
     total.backward();
@@ -126,7 +127,7 @@ TEST(Graph, ManyResultsIntoOneNode) {
 TEST(Graph, ManyRoots) {
   expect_linear(
       [](int n) {
-        const Variable x = leaf(1.0);
+        const Variable x = scalar_leaf(1.0);
         std::vector<Variable> outputs;
         for (int i = 0; i < n; ++i) outputs.push_back(x * 3.0);
         EXPECT_EQ(grad(outputs, {x})[0].item(), 3.0 * n);
@@ -138,14 +139,14 @@ TEST(Graph, LadderOfDiamonds) {
   // Each rung doubles the number of paths; the node count is what may matter.
   expect_linear(
       [](int n) {
-        const Variable x = leaf(1.0);
+        const Variable x = scalar_leaf(1.0);
         Variable y = x;
         for (int i = 0; i < n; ++i) y = y * 0.25 + y * 0.75;
         y.backward();
         EXPECT_NEAR(x.grad().item(), 1, 1e-9);
       },
       300000);
-  const Variable x = leaf(1.0);
+  const Variable x = scalar_leaf(1.0);
   Variable y = x;
   for (int i = 0; i < 60; ++i) y = y + y;
   y.backward();
@@ -155,7 +156,7 @@ TEST(Graph, LadderOfDiamonds) {
 TEST(Graph, DeepGrad) {
   expect_linear(
       [](int n) {
-        const Variable x = leaf(1.0);
+        const Variable x = scalar_leaf(1.0);
         Variable y = x, middle;
         for (int i = 0; i < n; ++i) {
           y = y * 1.0;
@@ -184,7 +185,7 @@ TEST(Graph, GradOfManyInputs) {
 TEST(Graph, SecondOrderOfAChain) {
   const std::int64_t before = live_bytes();
   on_small_stack([] {
-    const Variable x = leaf(1.0);
+    const Variable x = scalar_leaf(1.0);
     Variable y = x;
     for (int i = 0; i < 50000; ++i) y = y * 1.0 + x * 0.0;
     const Variable g = grad({y * y}, {x}, {.create_graph = true})[0];
@@ -371,7 +372,7 @@ TEST(GraphThreads, BuiltHereRunThereDestroyedElsewhere) {
 }
 
 TEST(GraphThreads, GuardsAreAThreadsOwn) {
-  const Variable x = leaf(2.0);
+  const Variable x = scalar_leaf(2.0);
   const NoGradGuard guard;
   std::thread([&] {
     EXPECT_TRUE(is_grad_enabled());
