@@ -293,7 +293,7 @@ TEST(Autograd, AHeldGradientStaysAsItIs) {
 
 TEST(Autograd, IntermediateGradientsStayAsTheyAre) {
   // Long ones are added up in another place than short ones.
-  for (const std::size_t n : {2, 10000}) {
+  for (const std::size_t n : {std::size_t{2}, std::size_t{10000}}) {
     const Variable x(lmp::ones({n}), true);
     const Variable m = x * 2;
     const Variable early = reshape(m, {1, n}), squares = m * m, cubes = m * m * m,

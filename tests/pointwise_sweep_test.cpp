@@ -100,6 +100,7 @@ const std::map<std::string, Reference>& references() {
                               : x * sigmoid(2 * std::sqrt(2 / kPi) * (x + Real(0.044715) * x * x * x));
        })},
       {"silu", u([](Real x) { return std::isinf(x) && x < 0 ? NAN : x * sigmoid(x); })},
+      {"softsign", u([](Real x) { return std::isinf(x) ? NAN : x / (1 + std::fabs(x)); })},
       {"isnan", u([](Real x) { return std::isnan(x); })},
       {"isinf", u([](Real x) { return std::isinf(x); })},
       {"isfinite", u([](Real x) { return std::isfinite(x); })},

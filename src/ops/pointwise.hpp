@@ -359,6 +359,15 @@ struct Silu {
   }
 };
 
+struct Softsign {
+  static constexpr OpInfo info{"softsign", "x / (1 + |x|)", Promote::Float};
+  LMP_FN static auto fwd(auto x) { return x / (1 + abs(x)); }
+  LMP_FN static auto grad(auto g, auto x, auto) {
+    auto scale = 1 + abs(x);
+    return Grads{g / (scale * scale)};
+  }
+};
+
 // Comparisons and tests: Bool, no gradient. As IEEE 754 says, NaN equals nothing.
 
 struct Eq {
