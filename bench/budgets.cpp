@@ -1,6 +1,6 @@
-// What the smallest and the largest operations cost, against the budgets of docs/design.md: nanoseconds an op
-// on 8 elements, GB/s on 16 Mi elements, GFLOP/s of products. Runs on the threads the library was given
-// (LAMPPP_NUM_THREADS=1 for one).
+// What the smallest and the largest operations cost, against the budgets of docs/design.md:
+// nanoseconds an op on 8 elements, GB/s on 16 Mi elements, GFLOP/s of products. Runs on the threads
+// the library was given (LAMPPP_NUM_THREADS=1 for one).
 
 #include <benchmark/benchmark.h>
 
@@ -8,8 +8,8 @@
 
 namespace {
 
-using lmp::DeviceType;
 using lmp::DataType;
+using lmp::DeviceType;
 using lmp::Tensor;
 using lmp::Variable;
 
@@ -96,14 +96,16 @@ BENCHMARK(sum_large)->UseRealTime();
 void matmul(benchmark::State& state) {
   const std::int64_t n = state.range(0);
   const auto type = static_cast<DataType>(state.range(1));
-  const Tensor a = lmp::rand({n, n}, DeviceType::CPU, type), b = lmp::rand({n, n}, DeviceType::CPU, type);
+  const Tensor a = lmp::rand({n, n}, DeviceType::CPU, type),
+               b = lmp::rand({n, n}, DeviceType::CPU, type);
   for (auto _ : state) benchmark::DoNotOptimize(lmp::matmul(a, b).data());
-  state.counters["GFLOP/s"] = benchmark::Counter(2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n),
-                                                 benchmark::Counter::kIsIterationInvariantRate,
-                                                 benchmark::Counter::OneK::kIs1000);
+  state.counters["GFLOP/s"] = benchmark::Counter(
+      2.0 * static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n),
+      benchmark::Counter::kIsIterationInvariantRate, benchmark::Counter::OneK::kIs1000);
 }
 BENCHMARK(matmul)
-    ->ArgsProduct({{16, 64, 256, 1024}, {static_cast<int>(DataType::Float32), static_cast<int>(DataType::Float64)}})
+    ->ArgsProduct({{16, 64, 256, 1024},
+                   {static_cast<int>(DataType::Float32), static_cast<int>(DataType::Float64)}})
     ->UseRealTime();
 
 }  // namespace

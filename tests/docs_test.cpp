@@ -22,21 +22,31 @@ std::string table_of_ops() {
   using lmp::table::Promote;
   std::ostringstream out;
   out << "# Pointwise operations\n\n"
-         "Each takes a Tensor or a Variable, `lmp::exp(x)`, and broadcasts. A second or third operand may be a plain\n"
-         "number. *Result*: the promoted type of the operands, Float32 where that is an integer type (\"float\"), or\n"
-         "Bool. This page is made from the table in `src/ops/pointwise.hpp`: `LAMPPP_UPDATE_DOCS=1` in the\n"
+         "Each takes a Tensor or a Variable, `lmp::exp(x)`, and broadcasts. A second or third "
+         "operand may be a plain\n"
+         "number. *Result*: the promoted type of the operands, Float32 where that is an integer "
+         "type (\"float\"), or\n"
+         "Bool. This page is made from the table in `src/ops/pointwise.hpp`: "
+         "`LAMPPP_UPDATE_DOCS=1` in the\n"
          "environment of the tests writes it anew.\n\n"
          "| operation | value | result | gradient | takes Bool |\n|---|---|---|---|---|\n";
   for (int i = 0; i < lmp::table::kOpCount; ++i) {
     const lmp::table::PointwiseOp& op = lmp::table::pointwise_op(static_cast<lmp::table::OpId>(i));
     const bool x_named = op.arity == 1;
     std::string formula = op.info.formula;
-    for (std::size_t at = 0; (at = formula.find('|', at)) != std::string::npos; at += 2) formula.insert(at, "\\");
+    for (std::size_t at = 0; (at = formula.find('|', at)) != std::string::npos; at += 2)
+      formula.insert(at, "\\");
     out << "| `" << op.info.name
-        << (x_named ? "(x)" : op.arity == 2 ? "(a, b)" : op.info.condition ? "(condition, a, b)" : "(x, low, high)")
+        << (x_named             ? "(x)"
+            : op.arity == 2     ? "(a, b)"
+            : op.info.condition ? "(condition, a, b)"
+                                : "(x, low, high)")
         << "` | " << formula << " | "
-        << (op.info.promote == Promote::Compare ? "Bool" : op.info.promote == Promote::Float ? "float" : "promoted")
-        << " | " << (op.differentiable ? "yes" : "-") << " | " << (op.info.takes_bool ? "yes" : "no") << " |\n";
+        << (op.info.promote == Promote::Compare ? "Bool"
+            : op.info.promote == Promote::Float ? "float"
+                                                : "promoted")
+        << " | " << (op.differentiable ? "yes" : "-") << " | "
+        << (op.info.takes_bool ? "yes" : "no") << " |\n";
   }
   return out.str();
 }
@@ -45,7 +55,8 @@ TEST(Docs, OpsPageIsTheTable) {
   if (std::getenv("LAMPPP_UPDATE_DOCS")) {
     std::ofstream(std::string(LAMPPP_TEST_DIR) + "/../docs/ops.md") << table_of_ops();
   }
-  EXPECT_EQ(read("docs/ops.md"), table_of_ops()) << "run the tests with LAMPPP_UPDATE_DOCS=1 to write it anew";
+  EXPECT_EQ(read("docs/ops.md"), table_of_ops())
+      << "run the tests with LAMPPP_UPDATE_DOCS=1 to write it anew";
 }
 
 TEST(Docs, TheExampleOpStandsInTheSource) {

@@ -1,5 +1,5 @@
-// The structured ops against what NumPy says (golden/make_golden.py), in every type that holds the inputs, in
-// every layout, on Tensor and on Variable.
+// The structured ops against what NumPy says (golden/make_golden.py), in every type that holds the
+// inputs, in every layout, on Tensor and on Variable.
 
 #include <gtest/gtest.h>
 
@@ -44,7 +44,8 @@ std::vector<Case> read_cases() {
       Array array;
       words >> shape >> colon;
       std::istringstream sizes(shape == "-" ? "" : shape);
-      for (std::string size; std::getline(sizes, size, ',');) array.shape.push_back(std::stoll(size));
+      for (std::string size; std::getline(sizes, size, ',');)
+        array.shape.push_back(std::stoll(size));
       for (std::string value; words >> value;) array.values.push_back(std::stod(value));
       if (word == "in")
         cases.back().inputs.push_back(array);
@@ -78,15 +79,15 @@ Tensor mask_of(const Variable& v) { return v.data() != 0; }
 
 std::map<std::string, Function> functions() {
   std::map<std::string, Function> f;
-#define REDUCTION(name)                                                       \
-  for (int axis = 0; axis < 3; ++axis) {                                      \
-    const std::string key = #name "_" + std::to_string(axis);                 \
-    f[key] = CALL(lmp::name(x[0], axis));                                     \
-    f[key + "_drop"] = CALL(lmp::name(x[0], axis - 3, false));                \
-  }                                                                           \
-  f[#name "_02"] = CALL(lmp::name(x[0], {0, 2}));                             \
-  f[#name "_02_drop"] = CALL(x[0].name({-1, 0}, false));                      \
-  f[#name "_all"] = CALL(lmp::name(x[0]));                                    \
+#define REDUCTION(name)                                        \
+  for (int axis = 0; axis < 3; ++axis) {                       \
+    const std::string key = #name "_" + std::to_string(axis);  \
+    f[key] = CALL(lmp::name(x[0], axis));                      \
+    f[key + "_drop"] = CALL(lmp::name(x[0], axis - 3, false)); \
+  }                                                            \
+  f[#name "_02"] = CALL(lmp::name(x[0], {0, 2}));              \
+  f[#name "_02_drop"] = CALL(x[0].name({-1, 0}, false));       \
+  f[#name "_all"] = CALL(lmp::name(x[0]));                     \
   f[#name "_all_drop"] = CALL(lmp::name(x[0], {0, 1, 2}, false));
   REDUCTION(sum)
   REDUCTION(mean)
@@ -126,8 +127,9 @@ std::map<std::string, Function> functions() {
     f["stack_" + std::to_string(axis)] = CALL(lmp::stack({x[0], x[1]}, axis));
     f["expand_dims_" + std::to_string(axis)] = CALL(lmp::expand_dims(x[0], axis));
   }
-  for (const char* shapes : {"2d", "vector_matrix", "matrix_vector", "vectors", "batched", "broadcast",
-                             "batch_by_matrix", "matrix_by_batch", "empty_inner", "large", "vector_batch"})
+  for (const char* shapes :
+       {"2d", "vector_matrix", "matrix_vector", "vectors", "batched", "broadcast",
+        "batch_by_matrix", "matrix_by_batch", "empty_inner", "large", "vector_batch"})
     f[std::string("matmul_") + shapes] = CALL(lmp::matmul(x[0], x[1]));
   f["dot"] = CALL(lmp::dot(x[0], x[1]));
   f["outer"] = CALL(lmp::outer(x[0], x[1]));
@@ -154,7 +156,8 @@ std::map<std::string, Function> functions() {
   f["broadcast_to"] = CALL(lmp::broadcast_to(x[0], {2, 3, 4}));
   f["split_0"] = CALL(lmp::split(x[0], {2, 1}, 1)[0]);
   f["split_1"] = CALL(lmp::split(x[0], 2, 1)[1]);
-  for (std::size_t n = 0; n < 3; ++n) f["chunk_" + std::to_string(n)] = CALL(lmp::chunk(x[0], 3)[n]);
+  for (std::size_t n = 0; n < 3; ++n)
+    f["chunk_" + std::to_string(n)] = CALL(lmp::chunk(x[0], 3)[n]);
   for (int k : {-1, 0, 2}) {
     const std::string at = "_" + std::to_string(k);
     f["tril" + at] = CALL(lmp::tril(x[0], k));
@@ -178,25 +181,33 @@ enum class Layout { Dense, Transposed, Sliced, Reversed, Offset };
 Tensor laid_out(const Tensor& x, Layout layout) {
   if (x.ndim() == 0) return x;
   switch (layout) {
-    case Layout::Transposed: return x.ndim() < 2 ? x : x.transpose(0, -1).clone().transpose(0, -1);
+    case Layout::Transposed:
+      return x.ndim() < 2 ? x : x.transpose(0, -1).clone().transpose(0, -1);
     case Layout::Sliced: {
       IntList shape(x.shape());
       shape[shape.size() - 1] = 2 * shape[shape.size() - 1] + 1;
-      const Tensor view = lmp::full(Shape(shape), 77, DeviceType::CPU, x.type())
-                              .slice(-1, 1, std::nullopt, 2);
+      const Tensor view =
+          lmp::full(Shape(shape), 77, DeviceType::CPU, x.type()).slice(-1, 1, std::nullopt, 2);
       view.copy(x);
       return view;
     }
-    case Layout::Reversed: return x.flip({}).clone().flip({});
-    case Layout::Offset: return lmp::cat({x, x}, 0).narrow(0, static_cast<std::int64_t>(x.shape()[0]), x.shape().dim(0));
-    default: return x;
+    case Layout::Reversed:
+      return x.flip({}).clone().flip({});
+    case Layout::Offset:
+      return lmp::cat({x, x}, 0).narrow(0, static_cast<std::int64_t>(x.shape()[0]),
+                                        x.shape().dim(0));
+    default:
+      return x;
   }
 }
 
 class Golden : public testing::TestWithParam<Case> {};
 
 double tolerance(DataType type) {
-  return type == DataType::Float64 ? 1e-12 : type == DataType::Float32 ? 2e-6 : type == DataType::Float16 ? 4e-3 : 4e-2;
+  return type == DataType::Float64   ? 1e-12
+         : type == DataType::Float32 ? 2e-6
+         : type == DataType::Float16 ? 4e-3
+                                     : 4e-2;
 }
 
 TEST_P(Golden, AgreesWithNumPy) {
@@ -213,12 +224,16 @@ TEST_P(Golden, AgreesWithNumPy) {
   }
   // Halves of integers; whole ones take integer types too, where the result is whole as well.
   const auto whole = [](const Array& a) {
-    return std::all_of(a.values.begin(), a.values.end(), [](double v) { return v == std::floor(v); });
+    return std::all_of(a.values.begin(), a.values.end(),
+                       [](double v) { return v == std::floor(v); });
   };
-  std::vector<DataType> types = {DataType::Float64, DataType::Float32, DataType::Float16, DataType::BFloat16};
-  if (std::all_of(c.inputs.begin(), c.inputs.end(), whole) && whole(c.out)) types.push_back(DataType::Int32);
+  std::vector<DataType> types = {DataType::Float64, DataType::Float32, DataType::Float16,
+                                 DataType::BFloat16};
+  if (std::all_of(c.inputs.begin(), c.inputs.end(), whole) && whole(c.out))
+    types.push_back(DataType::Int32);
   for (DataType type : types) {
-    for (Layout layout : {Layout::Dense, Layout::Transposed, Layout::Sliced, Layout::Reversed, Layout::Offset}) {
+    for (Layout layout :
+         {Layout::Dense, Layout::Transposed, Layout::Sliced, Layout::Reversed, Layout::Offset}) {
       std::vector<Tensor> inputs;
       std::vector<Variable> variables;
       for (const Array& a : c.inputs) {
@@ -230,8 +245,10 @@ TEST_P(Golden, AgreesWithNumPy) {
       const std::vector<double> found = out.to_vector<double>();
       for (std::size_t i = 0; i < found.size(); ++i)
         ASSERT_NEAR(found[i], c.out.values[i], tolerance(type) * (1 + std::abs(c.out.values[i])))
-            << c.name << " of " << type << ", layout " << static_cast<int>(layout) << ", element " << i;
-      ASSERT_TRUE(lmp::array_equal(f.on_variables(variables), out)) << c.name << " of Variables of " << type;
+            << c.name << " of " << type << ", layout " << static_cast<int>(layout) << ", element "
+            << i;
+      ASSERT_TRUE(lmp::array_equal(f.on_variables(variables), out))
+          << c.name << " of Variables of " << type;
     }
   }
 }

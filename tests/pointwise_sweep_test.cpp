@@ -1,495 +1,385 @@
-// Every op of the table, every type, every layout, against references written here.
-
 #include <gtest/gtest.h>
 
-#include <cmath>
-#include <functional>
-#include <map>
+#include <optional>
+#include <sstream>
 #include <string>
+#include <vector>
 
-#include "layouts.hpp"
 #include "ops/pointwise_run.hpp"
-#include "tensor/checks.hpp"
+#include "pointwise_reference.hpp"
+#include "sweep.hpp"
 
+// Every op of include/lamppp/tensor/pointwise.def: what it takes and returns follows from its
+// `info`, what it computes from pointwise_reference.hpp.
 namespace {
 
-using layouts::Layout;
-using lmp::DataType;
-using lmp::Number;
-using lmp::Tensor;
+using namespace sweep;
 using lmp::table::OpId;
+using lmp::table::OpInfo;
 using lmp::table::Promote;
-using Real = long double;
+using lmp::tensor::Half, lmp::tensor::BFloat16;
+using lmp::tensor::is_floating, lmp::tensor::is_integer;
+using lmp::tensor::Number;
 
-constexpr DataType kTypes[] = {DataType::Bool,    DataType::UInt8,    DataType::Int8,    DataType::Int16,
-                               DataType::Int32,   DataType::Int64,    DataType::Float16, DataType::BFloat16,
-                               DataType::Float32, DataType::Float64};
-constexpr DataType kFloats[] = {DataType::Float16, DataType::BFloat16, DataType::Float32, DataType::Float64};
-
-Real sigmoid(Real x) { return 1 / (1 + std::exp(-x)); }
-Real kPi = 3.14159265358979323846264338327950288L;
-
-// The definitions of the ops, as one would look them up. A new op needs a line here: its value for real
-// operands (a and b; a third is c).
-struct Reference {
-  std::function<Real(Real)> unary;
-  std::function<Real(Real, Real)> binary;
-  std::function<Real(Real, Real, Real)> ternary;
-};
-Reference u(std::function<Real(Real)> f) { return {std::move(f), {}, {}}; }
-Reference b(std::function<Real(Real, Real)> f) { return {{}, std::move(f), {}}; }
-Reference t(std::function<Real(Real, Real, Real)> f) { return {{}, {}, std::move(f)}; }
-
-const std::map<std::string, Reference>& references() {
-  static const std::map<std::string, Reference> table = {
-      {"add", b([](Real x, Real y) { return x + y; })},
-      {"sub", b([](Real x, Real y) { return x - y; })},
-      {"mul", b([](Real x, Real y) { return x * y; })},
-      {"div", b([](Real x, Real y) { return x / y; })},
-      {"pow", b([](Real x, Real y) { return std::pow(x, y); })},
-      {"remainder", b([](Real x, Real y) {
-         const Real r = std::fmod(x, y);
-         return r != 0 && (r < 0) != (y < 0) ? r + y : r;
-       })},
-      {"maximum", b([](Real x, Real y) { return std::isnan(x) ? x : std::isnan(y) || y > x ? y : x; })},
-      {"minimum", b([](Real x, Real y) { return std::isnan(x) ? x : std::isnan(y) || y < x ? y : x; })},
-      {"atan2", b([](Real x, Real y) { return std::atan2(x, y); })},
-      {"leaky_relu", b([](Real x, Real s) { return x > 0 ? x : x * s; })},
-      {"eq", b([](Real x, Real y) { return x == y; })},
-      {"ne", b([](Real x, Real y) { return x != y; })},
-      {"gt", b([](Real x, Real y) { return x > y; })},
-      {"ge", b([](Real x, Real y) { return x >= y; })},
-      {"lt", b([](Real x, Real y) { return x < y; })},
-      {"le", b([](Real x, Real y) { return x <= y; })},
-      {"logical_and", b([](Real x, Real y) { return x != 0 && y != 0; })},
-      {"logical_or", b([](Real x, Real y) { return x != 0 || y != 0; })},
-      {"logical_xor", b([](Real x, Real y) { return (x != 0) != (y != 0); })},
-      {"neg", u([](Real x) { return -x; })},
-      {"abs", u([](Real x) { return std::fabs(x); })},
-      {"sign", u([](Real x) { return std::isnan(x) ? x : Real(x > 0) - Real(x < 0); })},
-      {"square", u([](Real x) { return x * x; })},
-      {"reciprocal", u([](Real x) { return 1 / x; })},
-      {"sqrt", u([](Real x) { return std::sqrt(x); })},
-      {"rsqrt", u([](Real x) { return 1 / std::sqrt(x); })},
-      {"exp", u([](Real x) { return std::exp(x); })},
-      {"exp2", u([](Real x) { return std::exp2(x); })},
-      {"expm1", u([](Real x) { return std::expm1(x); })},
-      {"log", u([](Real x) { return std::log(x); })},
-      {"log2", u([](Real x) { return std::log2(x); })},
-      {"log10", u([](Real x) { return std::log10(x); })},
-      {"log1p", u([](Real x) { return std::log1p(x); })},
-      {"sin", u([](Real x) { return std::sin(x); })},
-      {"cos", u([](Real x) { return std::cos(x); })},
-      {"tan", u([](Real x) { return std::tan(x); })},
-      {"sinh", u([](Real x) { return std::sinh(x); })},
-      {"cosh", u([](Real x) { return std::cosh(x); })},
-      {"tanh", u([](Real x) { return std::tanh(x); })},
-      {"asin", u([](Real x) { return std::asin(x); })},
-      {"acos", u([](Real x) { return std::acos(x); })},
-      {"atan", u([](Real x) { return std::atan(x); })},
-      {"erf", u([](Real x) { return std::erf(x); })},
-      {"floor", u([](Real x) { return std::floor(x); })},
-      {"ceil", u([](Real x) { return std::ceil(x); })},
-      {"round", u([](Real x) { return std::nearbyint(x); })},
-      {"sigmoid", u(sigmoid)},
-      {"softplus", u([](Real x) { return x > 40 ? x : std::log1p(std::exp(x)); })},
-      {"relu", u([](Real x) { return x < 0 ? 0 : x; })},
-      {"gelu", u([](Real x) { return std::isinf(x) ? (x > 0 ? x : NAN) : x * std::erfc(-x / std::sqrt(Real(2))) / 2; })},
-      {"gelu_tanh", u([](Real x) {
-         return std::isinf(x) ? (x > 0 ? x : NAN)
-                              : x * sigmoid(2 * std::sqrt(2 / kPi) * (x + Real(0.044715) * x * x * x));
-       })},
-      {"silu", u([](Real x) { return std::isinf(x) && x < 0 ? NAN : x * sigmoid(x); })},
-      {"softsign", u([](Real x) { return std::isinf(x) ? NAN : x / (1 + std::fabs(x)); })},
-      {"isnan", u([](Real x) { return std::isnan(x); })},
-      {"isinf", u([](Real x) { return std::isinf(x); })},
-      {"isfinite", u([](Real x) { return std::isfinite(x); })},
-      {"logical_not", u([](Real x) { return x == 0; })},
-      {"where", t([](Real c, Real x, Real y) { return c != 0 ? x : y; })},
-      {"clamp", t([](Real x, Real low, Real high) {
-         const Real raised = x < low ? low : x;
-         return raised > high ? high : raised;
-       })},
-  };
-  return table;
-}
-
-// In units of the result's last place.
-double tolerance_of(const std::string& op, DataType type) {
-  if (op == "pow" || op == "sigmoid" || op == "softplus" || op == "silu" || op.starts_with("gelu")) return 4;
-  return type == DataType::Float64 ? 3 : 2;
-}
-
-struct Op {
+struct Function {
   OpId id;
-  const lmp::table::PointwiseOp& info;
-  const char* name() const { return info.info.name; }
+  Tensor (*unary)(const Tensor&) = nullptr;
+  Tensor (*binary)(const Tensor&, const Tensor&) = nullptr;
+  Tensor (*with_number)(const Tensor&, Number) = nullptr;
+  Tensor (*number_with)(Number, const Tensor&) = nullptr;
+  Tensor (*ternary)(const Tensor&, const Tensor&, const Tensor&) = nullptr;
+
+  const OpInfo& info() const { return lmp::table::pointwise_op(id).info; }
+  int arity() const { return unary ? 1 : binary ? 2 : 3; }
+  bool is_condition(int operand) const { return info().condition >> operand & 1; }
+};
+void PrintTo(const Function& f, std::ostream* out) { *out << f.info().name; }
+
+#define LMP_UNARY(function, Op) {.id = OpId::Op, .unary = &lmp::tensor::ops::function},
+#define LMP_BINARY(function, Op)               \
+  {.id = OpId::Op,                             \
+   .binary = &lmp::tensor::ops::function,      \
+   .with_number = &lmp::tensor::ops::function, \
+   .number_with = &lmp::tensor::ops::function},
+#define LMP_TERNARY(function, Op) {.id = OpId::Op, .ternary = &lmp::tensor::ops::function},
+const Function kFunctions[] = {
+#include "lamppp/tensor/pointwise.def"
 };
 
-std::vector<Op> all_ops() {
-  std::vector<Op> ops;
-  for (int i = 0; i < lmp::table::kOpCount; ++i)
-    ops.push_back({static_cast<OpId>(i), lmp::table::pointwise_op(static_cast<OpId>(i))});
-  return ops;
+struct Argument {
+  Tensor tensor;
+  std::optional<Number> number = {};
+};
+
+Tensor apply(const Function& f, const std::vector<Argument>& in) {
+  if (f.unary) return f.unary(in[0].tensor);
+  if (f.ternary) return f.ternary(in[0].tensor, in[1].tensor, in[2].tensor);
+  if (in[0].number) return f.number_with(*in[0].number, in[1].tensor);
+  if (in[1].number) return f.with_number(in[0].tensor, *in[1].number);
+  return f.binary(in[0].tensor, in[1].tensor);
 }
 
-// Seeded shapes for each op, type and layout.
-constexpr int kShapes = 20;
-
-class Pointwise : public testing::TestWithParam<Op> {};
-
-DataType promoted(const std::vector<DataType>& types) {
-  DataType out = types.front();
-  for (DataType type : types) out = lmp::tensor::type_upcast(out, type);
-  return out;
+// Rows and columns in the order of kTypes; a digit is a position there.
+constexpr const char* kPromotion[] = {"0123456789", "1133456789", "2323456789", "3333456789",
+                                      "4444456789", "5555556789", "6666666889", "7777778789",
+                                      "8888888889", "9999999999"};
+DataType promote(DataType a, DataType b) {
+  return kTypes[kPromotion[static_cast<int>(a)][static_cast<int>(b)] - '0'];
+}
+DataType promote(DataType tensor, Number number) {
+  if (number.kind() == Number::Kind::Integer && tensor == DataType::Bool) return DataType::Int64;
+  if (number.kind() == Number::Kind::Float && !is_floating(tensor)) return DataType::Float32;
+  return tensor;
 }
 
-double spacing(Real value, DataType type) {
-  const int digits = type == DataType::Float16 ? 11 : type == DataType::BFloat16 ? 8 : type == DataType::Float32 ? 24 : 53;
-  const int lowest = type == DataType::Float16 ? -14 : type == DataType::Float64 ? -1022 : -126;
-  int exponent;
-  std::frexp(value, &exponent);
-  return static_cast<double>(std::ldexp(Real(1), std::max(exponent - 1, lowest) - (digits - 1)));
-}
-
-Real largest(DataType type) {
-  switch (type) {
-    case DataType::Float16: return 65504;
-    case DataType::BFloat16: return 0x1.fep127L;
-    case DataType::Float32: return 0x1.fffffep127L;
-    default: return std::numeric_limits<double>::max();
+/// The type that the operands promote to, and that the op computes in.
+DataType common_type(const Function& f, const std::vector<Argument>& in) {
+  std::optional<DataType> type;
+  for (int i = 0; i < f.arity(); ++i) {
+    const Argument& a = in[static_cast<std::size_t>(i)];
+    if (!a.number && !f.is_condition(i))
+      type = type ? promote(*type, a.tensor.type()) : a.tensor.type();
   }
+  for (const Argument& a : in)
+    if (a.number) type = promote(*type, *a.number);
+  if (f.info().promote == Promote::Float && !is_floating(*type)) return DataType::Float32;
+  return *type;
 }
 
-// What the factor beside x in gelu (1 + erf, which cancels) and silu (a sigmoid that may be subnormal) can be
-// off by.
-Real slack_of(const std::string& op, Real x, DataType type) {
-  if (op.starts_with("gelu")) return 2 * std::fabs(x) * spacing(1, type);
-  if (op == "silu") return std::fabs(x) * spacing(0, type);
-  return 0;
-}
-
-// Whether `found` is `wanted` as `type` can hold it; x is the first operand.
-bool agrees(const std::string& op, Real found, Real wanted, DataType type, Real x) {
-  if (std::isnan(wanted)) return std::isnan(found);
-  if (std::isinf(wanted)) return found == wanted;
-  if (type == DataType::Bool) return (found != 0) == (wanted != 0);
-  if (!is_floating(type)) return found == wanted;
-  const double unit = spacing(wanted, type);
-  if (std::fabs(wanted) >= largest(type)) return std::isinf(found) || std::fabs(found - wanted) <= 2 * unit;
-  const bool half = type == DataType::Float16 || type == DataType::BFloat16;
-  const double units = half ? 0.5 + tolerance_of(op, type) * 0x1p-12 : tolerance_of(op, type);
-  return std::fabs(found - wanted) <= units * unit + slack_of(op, x, half ? DataType::Float32 : type);
-}
-
-// An integer result wraps around.
-Real wrapped(Real value, DataType type) {
-  if (type == DataType::Bool) return value != 0;
-  if (!is_integer(type)) return value;
-  const int bits = static_cast<int>(size_of(type)) * 8;
-  const Real range = std::ldexp(Real(1), bits);
-  Real v = std::fmod(value, range);
-  if (v < 0) v += range;
-  return type != DataType::UInt8 && v >= range / 2 ? v - range : v;
-}
-
-std::vector<double> values_of(const Tensor& x) { return x.to_vector<double>(); }
-
-Real reference(const Reference& ref, const std::vector<double>& x) {
-  if (ref.unary) return ref.unary(x[0]);
-  if (ref.binary) return ref.binary(x[0], x[1]);
-  return ref.ternary(x[0], x[1], x[2]);
-}
-
-Tensor run(const Op& op, const std::vector<Tensor>& operands) {
-  const lmp::tensor::detail::Operand in[3] = {operands[0], operands.size() > 1 ? operands[1] : operands[0],
-                                              operands.size() > 2 ? operands[2] : operands[0]};
-  return lmp::tensor::ops::pointwise(op.id, in, op.info.arity);
-}
-
-// Compares a result with the reference element by element, at most one failure a call.
-void check(const Op& op, const std::vector<Tensor>& operands, const std::string& what) {
-  const auto found_ref = references().find(op.name());
-  ASSERT_NE(found_ref, references().end())
-      << "no reference for " << op.name() << "; add its definition to references() in " << __FILE__;
-  std::vector<DataType> types;
-  lmp::Shape shape = operands.front().shape();
-  for (std::size_t i = 0; i < operands.size(); ++i) {
-    if (!(op.info.info.condition >> i & 1)) types.push_back(operands[i].type());
-    shape = lmp::tensor::detail::broadcast_shapes("test", shape, operands[i].shape());
+Shape common_shape(const std::vector<Argument>& in) {
+  IntList sizes;
+  for (const Argument& a : in) {
+    if (a.number) continue;
+    IntList wider(a.tensor.shape());
+    if (wider.size() < sizes.size()) std::swap(wider, sizes);
+    const std::size_t added = wider.size() - sizes.size();
+    for (std::size_t d = 0; d < sizes.size(); ++d)
+      if (wider[added + d] == 1) wider[added + d] = sizes[d];
+    sizes = wider;
   }
-  DataType compute = promoted(types);
-  if (op.info.info.promote == Promote::Float && !is_floating(compute)) compute = DataType::Float32;
-  const DataType result = op.info.info.promote == Promote::Compare ? DataType::Bool : compute;
-
-  const Tensor out = run(op, operands);
-  ASSERT_EQ(out.type(), result) << what;
-  ASSERT_EQ(out.shape(), shape) << what;
-  const std::vector<double> found = values_of(out);
-  std::vector<std::vector<double>> in;
-  for (std::size_t i = 0; i < operands.size(); ++i) {
-    // What the kernel sees: operands in the type that it computes in.
-    const DataType seen = op.info.info.condition >> i & 1 ? DataType::Bool
-                          : is_floating(compute) && size_of(compute) == 2 ? DataType::Float32
-                                                                          : compute;
-    in.push_back(values_of(operands[i].broadcast_to(shape).astype(seen)));
-  }
-  for (std::size_t e = 0; e < found.size(); ++e) {
-    std::vector<double> x;
-    for (const auto& operand : in) x.push_back(operand[e]);
-    const Real wanted = wrapped(reference(found_ref->second, x), result);
-    if (agrees(op.name(), found[e], wanted, result, x[0])) continue;
-    std::string args;
-    for (double v : x) args += (args.empty() ? "" : ", ") + std::to_string(v);
-    FAIL() << op.name() << "(" << args << ") gives " << found[e] << " instead of " << static_cast<double>(wanted)
-           << " at element " << e << ", " << what;
-  }
+  return Shape(sizes);
 }
 
-std::function<double()> drawer(const Op& op, std::size_t operand, DataType type, std::mt19937& random) {
-  const lmp::table::Domain domain = op.info.info.domains[operand];
-  const bool integer_power = std::string(op.name()) == "pow" && !is_floating(type);
-  return [=, &random]() mutable {
-    const double v = std::uniform_real_distribution(domain.low, domain.high)(random);
-    if (is_floating(type)) return v;
-    if (integer_power) return std::floor(std::fabs(v));
-    const bool divisor = operand == 1 && domain.low > 0;
-    const double whole = std::round(v * 3);
-    return type == DataType::UInt8 || divisor ? std::fabs(whole) + (divisor && whole == 0 ? 1 : 0) : whole;
-  };
-}
+/// What an element should be, and how far it may be from that.
+struct Expected {
+  Wide exact;
+  double allowed = 0;
+  Wide scale = 0;
+};
 
-std::string describe(const Op& op, const std::vector<Tensor>& operands, Layout layout) {
-  std::string text = std::string(op.name()) + " of " + layouts::name_of(layout);
-  for (const Tensor& x : operands) {
-    std::ostringstream part;
-    part << " " << x.type() << x.shape();
-    text += part.str();
+Expected expect_element(const Reference& r, Promote kind, DataType compute, const Wide* x) {
+  if (!is_floating(compute)) {
+    Int whole[3];
+    for (int i = 0; i < 3; ++i) whole[i] = static_cast<Int>(x[i]);
+    const Int y = r.whole(whole);
+    if (kind == Promote::Compare) return {y != 0 ? Wide{1} : Wide{0}};
+    return {visit(compute, [&]<class T>(T) -> Wide {
+      if constexpr (std::is_integral_v<T>) return static_cast<T>(y);
+      return 0;
+    })};
   }
-  return text;
+  const bool wide = compute == DataType::Float64;
+  Wide in[3];
+  double narrow[3];
+  for (int i = 0; i < 3; ++i) {
+    in[i] = round_to(wide ? compute : DataType::Float32, x[i]);
+    narrow[i] = static_cast<double>(in[i]);
+  }
+  if (r.ulp32 != 0) {
+    const Wide scale = r.scale(format(wide ? compute : DataType::Float32), in[0]);
+    return {wide ? r.wide(in) : r.exact(narrow), wide ? r.ulp64 : r.ulp32, scale};
+  }
+  const double y = r.exact(narrow);
+  if (kind == Promote::Compare) return {y};
+  // Twice the digits of float and two more: rounding double's result once more is rounding once.
+  return {round_to(compute, wide ? y : static_cast<Wide>(static_cast<float>(y)))};
 }
 
-TEST_P(Pointwise, EveryTypeAndLayout) {
-  const Op op = GetParam();
-  std::mt19937 random(1234);
+/// In units of the last place of `type`; 0 for a half that is some allowed float rounded once.
+double error_of(DataType type, Wide got, const Expected& e) {
+  if (!is_floating(type)) return got == e.exact ? 0 : std::numeric_limits<double>::infinity();
+  if (e.allowed > 0 && (type == DataType::Float16 || type == DataType::BFloat16) &&
+      !std::isnan(e.exact)) {
+    const Wide slack =
+        e.allowed * format(DataType::Float32).ulp(std::max(std::abs(e.exact), e.scale));
+    const auto half = [&](Wide x) { return round_to(type, round_to(DataType::Float32, x)); };
+    if (half(e.exact - slack) <= got && got <= half(e.exact + slack)) return 0;
+    return e.allowed + ulps(type, got, e.exact);
+  }
+  return ulps(type, got, e.exact, e.scale);
+}
+
+class PointwiseSweep : public testing::TestWithParam<Function> {
+ protected:
+  void SetUp() override {
+    const auto found = references().find(name());
+    ASSERT_TRUE(found != references().end())
+        << "no reference for \"" << name() << "\": add a line r[\"" << name()
+        << "\"] to references() in tests/pointwise_reference.hpp";
+    reference_ = found->second;
+    ASSERT_TRUE(info().promote == Promote::Float || reference_.whole)
+        << name() << " is defined for integers, and so has to be its reference: use exact()";
+  }
+  void TearDown() override {
+    for (DataType type : kTypes) {
+      const double worst = worst_[static_cast<int>(type)];
+      if (worst > 0) RecordProperty(std::string("ulp_") + name_of(type), std::to_string(worst));
+    }
+  }
+
+  const Function& op() const { return GetParam(); }
+  const OpInfo& info() const { return op().info(); }
+  const char* name() const { return info().name; }
+
+  /// A value for operand i. Numbers that integers refuse are left to the test of refusals.
+  Wide draw(Rng& rng, int i, DataType type) const {
+    const Wide value = draw_value(rng, type, info().domains[i].low, info().domains[i].high);
+    return i == 1 && !is_floating(type) && !reference_.takes(static_cast<Int>(value)) ? 1 : value;
+  }
+
+  template <class E>
+  void expect_refusal(const std::vector<Argument>& in) const {
+    try {
+      apply(op(), in);
+      ADD_FAILURE() << describe(in) << ": accepted";
+    } catch (const E& e) {
+      EXPECT_NE(std::string(e.what()).find(name()), std::string::npos) << e.what();
+    } catch (const std::exception& e) {
+      ADD_FAILURE() << describe(in) << ": another kind of error: " << e.what();
+    }
+  }
+
+  std::string describe(const std::vector<Argument>& in) const {
+    std::ostringstream out;
+    out << name();
+    for (const Argument& a : in) {
+      if (a.number)
+        out << " number " << a.number->to_double();
+      else
+        out << ' ' << a.tensor.type() << a.tensor.shape() << " strides " << a.tensor.strides();
+    }
+    return out.str();
+  }
+
+  void check(const std::vector<Argument>& in) {
+    const DataType compute = common_type(op(), in);
+    if (compute == DataType::Bool && !info().takes_bool) return expect_refusal<lmp::TypeError>(in);
+    const Shape shape = common_shape(in);
+    const DataType type = info().promote == Promote::Compare ? DataType::Bool : compute;
+    const Tensor out = apply(op(), in);
+    ASSERT_EQ(out.type(), type) << describe(in);
+    ASSERT_EQ(out.shape(), shape) << describe(in);
+
+    const std::vector<Wide> got = read(out);
+    std::vector<Wide> values[3];
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      if (!in[i].number) {
+        values[i] = read(in[i].tensor, shape);
+      } else {
+        const Number n = *in[i].number;
+        const Wide value =
+            n.kind() == Number::Kind::Float ? Wide{n.to_double()} : Wide(n.integer());
+        values[i].assign(got.size(), value);
+      }
+    }
+    double worst = -1;
+    std::string what;
+    for (std::size_t e = 0; e < got.size(); ++e) {
+      Wide x[3] = {};
+      for (std::size_t i = 0; i < in.size(); ++i) x[i] = values[i][e];
+      const Expected expected = expect_element(reference_, info().promote, compute, x);
+      const double error = error_of(type, got[e], expected);
+      worst_[static_cast<int>(compute)] = std::max(worst_[static_cast<int>(compute)], error);
+      if (error <= expected.allowed || error <= worst) continue;
+      worst = error;
+      std::ostringstream text;
+      text.precision(21);
+      text << " element " << e << ": " << name() << '(' << x[0];
+      for (std::size_t i = 1; i < in.size(); ++i) text << ", " << x[i];
+      text << ") = " << got[e] << ", exact " << expected.exact << ", off by " << error << " ULP of "
+           << type << ", allowed " << expected.allowed;
+      what = text.str();
+    }
+    EXPECT_TRUE(what.empty()) << describe(in) << what;
+  }
+
+  Reference reference_;
+  double worst_[std::size(kTypes)] = {};
+};
+
+TEST_P(PointwiseSweep, EveryTypeAndLayout) {
+  Rng rng(static_cast<std::uint64_t>(op().id) + 1);
   for (DataType type : kTypes) {
-    if (type == DataType::Bool && !op.info.info.takes_bool) continue;
-    for (Layout layout : layouts::kAll) {
-      for (int round = 0; round < kShapes; ++round) {
-        const auto shape = layouts::random_shape(layout, random);
-        std::vector<Tensor> operands;
-        for (int i = 0; i < op.info.arity; ++i) {
-          const auto at = static_cast<std::size_t>(i);
-          const DataType mine = op.info.info.condition >> i & 1 ? DataType::Bool : type;
-          // Operands after the first take other layouts in turn.
-          const Layout other = i == 0 || shape.empty() || layout == Layout::Empty
-                                   ? layout
-                                   : layouts::kAll[(static_cast<std::size_t>(round) + at) % 6];
-          operands.push_back(layouts::make(other, shape, mine, drawer(op, at, mine, random)));
+    for (Layout layout : kLayouts) {
+      for (int i = 0; i < 25; ++i) {
+        const Shape shape = random_shape(rng, layout, i);
+        std::vector<Argument> in;
+        for (int k = 0; k < op().arity(); ++k) {
+          const bool condition = op().is_condition(k);
+          const bool leads = k == 0 || (k == 1 && op().is_condition(0));
+          const DataType t = condition             ? DataType::Bool
+                             : leads || i % 2 == 0 ? type
+                                                   : kTypes[rng.integer(0, std::size(kTypes) - 1)];
+          const Shape s = op().arity() > 1 && rng.chance(0.4) ? broadcastable(rng, shape) : shape;
+          in.push_back({arrange(rng, k == 0 ? layout : random_layout(rng), t, s,
+                                [&] { return draw(rng, k, t); })});
         }
-        check(op, operands, describe(op, operands, layout));
-        if (HasFatalFailure()) return;
+        if (op().arity() == 2 && i % 5 == 2) {
+          const int side = static_cast<int>(rng.integer(0, 1));
+          auto& number = in[static_cast<std::size_t>(side)].number;
+          switch (rng.integer(0, 2)) {
+            case 0:
+              number = rng.chance(0.5) || side == 1;
+              break;
+            case 1:
+              number = rng.integer(side, 100);
+              break;
+            default:
+              number = static_cast<double>(draw(rng, side, DataType::Float64));
+          }
+        }
+        check(in);
+        if (HasFailure()) FAIL() << type << ' ' << layout << ", shape number " << i;
       }
     }
   }
 }
 
-TEST_P(Pointwise, BroadcastAndMixedTypes) {
-  const Op op = GetParam();
-  if (op.info.arity < 2) return;
-  std::mt19937 random(99);
-  // Any two of a group broadcast.
-  const std::vector<std::vector<std::int64_t>> groups[] = {
-      {{3, 1, 5}, {1, 4, 1}, {5}, {}, {1}, {4, 5}, {3, 4, 5}}, {{300, 7}, {7}, {300, 1}, {}}, {{2, 1500}, {1500}, {2, 1}}};
-  for (int round = 0; round < 60; ++round) {
-    std::vector<Tensor> operands;
-    bool any_bool = true;
-    for (int i = 0; i < op.info.arity; ++i) {
-      const auto& group = groups[round % 3];
-      const auto& shape = group[random() % group.size()];
-      const DataType type = op.info.info.condition >> i & 1 ? DataType::Bool : kTypes[random() % 10];
-      if (!(op.info.info.condition >> i & 1)) any_bool &= type == DataType::Bool;
-      operands.push_back(layouts::make(Layout::Contiguous, shape, type, drawer(op, static_cast<std::size_t>(i), type, random)));
-    }
-    if (any_bool && !op.info.info.takes_bool) continue;
-    // Integer operands of pow and remainder keep to exponents and divisors that have an answer.
-    std::vector<DataType> types;
-    for (std::size_t i = 0; i < operands.size(); ++i) types.push_back(operands[i].type());
-    const std::string name = op.name();
-    if ((name == "pow" || name == "remainder") && !is_floating(promoted(types)) && operands[1].type() == DataType::Bool)
-      continue;
-    check(op, operands, describe(op, operands, Layout::Contiguous));
-    if (HasFatalFailure()) return;
+std::vector<Wide> edges(DataType type, bool few) {
+  if (!is_floating(type)) {
+    if (type == DataType::Bool) return {0, 1};
+    const Wide low = lowest(type), high = highest(type);
+    std::vector<Wide> all = {low, low + 1, low / 2, 0, 1, 2, 3, 7, high / 2, high - 1, high};
+    if (low < 0) all.insert(all.end(), {-1, -2, -3, -7});
+    for (Wide& v : all) v = std::floor(v);
+    return all;
   }
-}
-
-TEST_P(Pointwise, NumbersOnEitherSide) {
-  const Op op = GetParam();
-  if (op.info.arity != 2) return;
-  std::mt19937 random(7);
-  for (DataType type : kFloats) {
-    for (std::int64_t n : {1, 5, 64, 65, 1500}) {
-      const double number = std::string(op.name()) == "leaky_relu" ? 0.25 : 1.5;
-      const Tensor x = layouts::make(Layout::Contiguous, {n}, type, drawer(op, 0, type, random));
-      const Tensor y = layouts::make(Layout::Contiguous, {n}, type, drawer(op, 1, type, random));
-      const Tensor constant = lmp::full({n}, number, lmp::DeviceType::CPU, type);
-      const lmp::tensor::detail::Operand right[2] = {x, Number(number)}, left[2] = {Number(number), y};
-      const Tensor a = lmp::tensor::ops::pointwise(op.id, right, 2), b2 = lmp::tensor::ops::pointwise(op.id, left, 2);
-      EXPECT_TRUE(lmp::allclose(a, run(op, {x, constant}), 0, 0, true)) << op.name() << " " << x.type();
-      EXPECT_TRUE(lmp::allclose(b2, run(op, {constant, y}), 0, 0, true)) << op.name() << " " << x.type();
-      EXPECT_EQ(a.type(), run(op, {x, constant}).type());
-    }
+  const Format f = format(type);
+  std::vector<Wide> all = {0, f.denorm_min(), 1, 2, f.max, std::numeric_limits<Wide>::infinity()};
+  if (!few) {
+    all.insert(all.end(),
+               {f.denorm_min() * 3, f.min_normal() - f.denorm_min(), f.min_normal(), f.ulp(1),
+                0.5L - f.ulp(0.25L), 0.5, 1 - f.ulp(0.5L), 1 + f.ulp(1), 1.5, 2.5, 3, 10,
+                round_to(type, 88.7L), round_to(type, 103.9L), 128, 150, 1 / f.ulp(1),
+                1 / f.ulp(1) - 0.5L * (type != DataType::Float64), f.max / 2});
+    for (Wide& v : all) v = round_to(type, v);
   }
+  for (std::size_t i = 0, n = all.size(); i < n; ++i) all.push_back(-all[i]);
+  all.push_back(std::numeric_limits<Wide>::quiet_NaN());
+  return all;
 }
 
-TEST_P(Pointwise, EdgesOfFloats) {
-  const Op op = GetParam();
-  for (DataType type : {DataType::Float32, DataType::Float64}) {
-    const bool wide = type == DataType::Float64;
-    const double tiny = wide ? 5e-324 : 0x1p-149, normal = wide ? std::numeric_limits<double>::min() : 0x1p-126;
-    const double most = static_cast<double>(largest(type)), infinity = std::numeric_limits<double>::infinity();
-    std::vector<double> grid;
-    for (double v : {0.0, tiny, normal, 0.5, 1.0, 1.5, 2.0, 3.0, 100.0, 1e10, most, infinity}) {
-      grid.push_back(v);
-      grid.push_back(-v);
-    }
-    grid.push_back(std::numeric_limits<double>::quiet_NaN());
-    const auto n = static_cast<std::int64_t>(grid.size());
-    const Tensor x(grid, {n}, lmp::DeviceType::CPU, type);
-    std::vector<Tensor> operands = {x};
-    if (op.info.arity >= 2) operands = {x.expand_dims(1), x.expand_dims(0)};
-    if (op.info.arity == 3) {
-      const Tensor first = op.info.info.condition & 1 ? Tensor(std::vector<bool>{true, false}, {2, 1, 1}) : x.reshape({n, 1, 1});
-      operands = {first, x.expand_dims(1), x.expand_dims(0)};
-    }
-    const std::string name = op.name();
-    // Overflow of an intermediate product is the definition's own; finite in exact arithmetic.
-    if (name == "gelu_tanh" || name == "remainder") continue;
-    check(op, operands, name + " at the edges");
-    if (HasFatalFailure()) return;
-  }
-}
-
-TEST_P(Pointwise, EdgesOfIntegers) {
-  const Op op = GetParam();
-  const std::string name = op.name();
-  if (op.info.info.promote == Promote::Float || name == "pow") return;
-  for (DataType type : {DataType::UInt8, DataType::Int8, DataType::Int16, DataType::Int32}) {
-    const int bits = static_cast<int>(size_of(type)) * 8;
-    const double high = type == DataType::UInt8 ? 255 : std::ldexp(1, bits - 1) - 1;
-    const double low = type == DataType::UInt8 ? 0 : -std::ldexp(1, bits - 1);
-    std::vector<double> grid = {low, low + 1, 0, 1, 2, 7, high - 1, high};
-    if (type != DataType::UInt8) grid.insert(grid.end(), {-1, -2, -7});
-    const auto n = static_cast<std::int64_t>(grid.size());
-    const Tensor x(grid, {n}, lmp::DeviceType::CPU, type);
-    std::vector<double> divisors;
-    for (double v : grid)
-      if (v != 0) divisors.push_back(v);
-    const Tensor y = name == "remainder" ? Tensor(divisors, {divisors.size()}, lmp::DeviceType::CPU, type) : x;
-    std::vector<Tensor> operands = {x};
-    if (op.info.arity >= 2) operands = {x.expand_dims(1), y.expand_dims(0)};
-    if (op.info.arity == 3) {
-      const Tensor first = op.info.info.condition & 1 ? Tensor(std::vector<bool>{true, false}, {2, 1, 1}) : x.reshape({n, 1, 1});
-      operands = {first, x.expand_dims(1), x.expand_dims(0)};
-    }
-    check(op, operands, name + " at the limits of integers");
-    if (HasFatalFailure()) return;
-  }
-}
-
-TEST_P(Pointwise, EveryHalf) {
-  const Op op = GetParam();
-  if (op.info.arity != 1) return;
-  std::vector<std::int16_t> bits(65536);
-  for (std::size_t i = 0; i < bits.size(); ++i) bits[i] = static_cast<std::int16_t>(i);
-  for (DataType type : {DataType::Float16, DataType::BFloat16}) {
-    const Tensor x = Tensor::from_blob(bits.data(), {65536}, type);
-    // The op on halves is the op on floats, rounded once.
-    const Tensor wanted = run(op, {x.astype(DataType::Float32)});
-    const Tensor rounded = wanted.type() == DataType::Bool ? wanted : wanted.astype(type);
-    EXPECT_TRUE(lmp::allclose(run(op, {x}), rounded, 0, 0, true)) << op.name() << " " << type;
-  }
-}
-
-TEST_P(Pointwise, RefusesWhatItCannotDo) {
-  const Op op = GetParam();
-  if (op.info.info.takes_bool) return;
-  const Tensor x = lmp::full({2}, true);
-  try {
-    run(op, {x, x, x});
-    FAIL() << op.name() << " took Bool";
-  } catch (const lmp::TypeError& e) {
-    EXPECT_NE(std::string(e.what()).find(op.name()), std::string::npos) << e.what();
-  }
-}
-
-INSTANTIATE_TEST_SUITE_P(Table, Pointwise, testing::ValuesIn(all_ops()),
-                         [](const auto& param) { return std::string(param.param.name()); });
-
-void PrintTo(const Op& op, std::ostream* out) { *out << op.name(); }
-
-TEST(PointwiseRules, IntegersWithoutAnAnswerThrow) {
-  const Tensor x({1, 2}, {2}), zero({1, 0}, {2}), negative({1, -1}, {2});
-  EXPECT_THROW(lmp::remainder(x, zero), lmp::ValueError);
-  EXPECT_THROW(lmp::remainder(x, 0), lmp::ValueError);
-  EXPECT_THROW(lmp::pow(x, negative), lmp::ValueError);
-  EXPECT_THROW(lmp::pow(x, -1), lmp::ValueError);
-  EXPECT_EQ(lmp::pow(x, 10).to_vector<std::int64_t>(), (std::vector<std::int64_t>{1, 1024}));
-}
-
-TEST(PointwiseRules, NumbersKeepTheTensorsCategory) {
-  const Tensor i({1, 2, 3}, {3}), f = i.astype(DataType::Float32), h = i.astype(DataType::Float16);
-  EXPECT_EQ((i * 2).type(), DataType::Int32);
-  EXPECT_EQ((i * 0.5).type(), DataType::Float32);
-  EXPECT_EQ((i * 0.5).to_vector<float>(), (std::vector<float>{0.5f, 1, 1.5f}));
-  EXPECT_EQ((f * 2).type(), DataType::Float32);
-  EXPECT_EQ((2.0 * h).type(), DataType::Float16);
-  EXPECT_EQ((i / 2).type(), DataType::Float32);
-  EXPECT_EQ((i == 2).to_vector<bool>(), (std::vector<bool>{false, true, false}));
-  EXPECT_EQ((2 == i).to_vector<bool>(), (std::vector<bool>{false, true, false}));
-  EXPECT_EQ((2 < i).to_vector<bool>(), (std::vector<bool>{false, false, true}));
-  const std::int64_t large = (std::int64_t{1} << 53) + 1;
-  EXPECT_EQ((lmp::full({1}, large) + 2).item<std::int64_t>(), large + 2);
-  EXPECT_EQ((lmp::full({1}, true) + 1).type(), DataType::Int64);
-  EXPECT_EQ((lmp::full({1}, true) + lmp::full({1}, true)).type(), DataType::Bool);
-}
-
-TEST(PointwiseRules, NumbersThatDoNotFitThrow) {
-  const Tensor u8 = lmp::full({2}, 1, lmp::DeviceType::CPU, DataType::UInt8);
-  EXPECT_THROW(u8 + 256, lmp::ValueError);
-  EXPECT_THROW(u8 * -1, lmp::ValueError);
-  EXPECT_THROW(u8 + (~0ULL), lmp::ValueError);
-  EXPECT_EQ((u8 < 300).to_vector<bool>(), (std::vector<bool>{true, true}));
-  EXPECT_EQ((u8 == -1).to_vector<bool>(), (std::vector<bool>{false, false}));
-}
-
-TEST(PointwiseRules, ClampWithOneSideOpen) {
+TEST_P(PointwiseSweep, Edges) {
   for (DataType type : kTypes) {
-    if (type == DataType::Bool) continue;
-    const Tensor x({1, 5, 9}, {3}, lmp::DeviceType::CPU, type);
-    EXPECT_EQ(lmp::clamp(x, 3, std::nullopt).to_vector<double>(), (std::vector<double>{3, 5, 9}));
-    EXPECT_EQ(lmp::clamp(x, std::nullopt, 6).to_vector<double>(), (std::vector<double>{1, 5, 6}));
-    EXPECT_EQ(lmp::clamp(x, 3, 6).type(), type);
+    std::vector<Wide> choices[3];
+    std::size_t count = 1;
+    for (int k = 0; k < op().arity(); ++k) {
+      const DataType t = op().is_condition(k) ? DataType::Bool : type;
+      for (Wide v : edges(t, op().arity() == 3))
+        if (k != 1 || is_floating(t) || reference_.takes(static_cast<Int>(v)))
+          choices[k].push_back(v);
+      count *= choices[k].size();
+    }
+    std::vector<Argument> in;
+    std::size_t inner = count;
+    for (int k = 0; k < op().arity(); ++k) {
+      inner /= choices[k].size();
+      std::vector<Wide> values;
+      for (std::size_t e = 0; e < count; ++e)
+        values.push_back(choices[k][e / inner % choices[k].size()]);
+      in.push_back({dense(op().is_condition(k) ? DataType::Bool : type, Shape{count}, values)});
+    }
+    check(in);
   }
-  EXPECT_THROW(lmp::clamp(lmp::ones({2}), std::nullopt, std::nullopt), lmp::ValueError);
 }
 
-TEST(PointwiseRules, WhereTakesNumbers) {
-  const Tensor mask(std::vector<bool>{true, false}, {2}), x({1.5f, 2.5f}, {2});
-  EXPECT_EQ(lmp::where(mask, x, 0).to_vector<float>(), (std::vector<float>{1.5f, 0}));
-  EXPECT_EQ(lmp::where(mask, 7, x).to_vector<float>(), (std::vector<float>{7, 2.5f}));
-  EXPECT_EQ(lmp::where(mask, 1, 2).type(), DataType::Int64);
-  EXPECT_THROW(lmp::where(x, x, x), lmp::TypeError);
+TEST_P(PointwiseSweep, Refusals) {
+  const auto one = [](DataType type, int value) {
+    return Argument{dense(type, {1}, {Wide(value)})};
+  };
+  for (DataType type : kTypes) {
+    if (op().arity() == 2 && is_integer(type)) {
+      for (const int bad : {0, -1}) {
+        if (reference_.takes(bad) || (bad < 0 && type == DataType::UInt8)) continue;
+        expect_refusal<lmp::ValueError>({one(type, 2), one(type, bad)});
+        expect_refusal<lmp::ValueError>({one(type, 2), {{}, Number(bad)}});
+        expect_refusal<lmp::ValueError>({{{}, Number(2)}, one(type, bad)});
+      }
+    }
+    if ((info().condition & 1) != 0 && type != DataType::Bool)
+      expect_refusal<lmp::TypeError>({one(type, 1), one(type, 1), one(type, 1)});
+  }
+  if (op().arity() > 1) {
+    std::vector<Argument> in(static_cast<std::size_t>(op().arity()), one(DataType::Bool, 1));
+    in[0].tensor = lmp::zeros({2, 3}, lmp::DeviceType::CPU, DataType::Bool);
+    in[1].tensor = lmp::zeros({2, 4}, lmp::DeviceType::CPU, DataType::Bool);
+    expect_refusal<lmp::ShapeError>(in);
+  }
+  expect_refusal<lmp::Error>(std::vector<Argument>(static_cast<std::size_t>(op().arity())));
 }
 
-TEST(PointwiseRules, TypesPromoteByCategory) {
-  using lmp::tensor::type_upcast;
-  EXPECT_EQ(type_upcast(DataType::UInt8, DataType::Int8), DataType::Int16);
-  EXPECT_EQ(type_upcast(DataType::Float16, DataType::BFloat16), DataType::Float32);
-  EXPECT_EQ(type_upcast(DataType::Int64, DataType::Float16), DataType::Float16);
-  EXPECT_EQ(type_upcast(DataType::Bool, DataType::UInt8), DataType::UInt8);
-  for (DataType a : kTypes)
-    for (DataType b2 : kTypes) EXPECT_EQ(type_upcast(a, b2), type_upcast(b2, a));
+class PointwiseHalves : public PointwiseSweep {};
+
+TEST_P(PointwiseHalves, EveryInput) {
+  std::vector<Half> half(65536);
+  std::vector<BFloat16> brain(65536);
+  for (std::size_t i = 0; i < half.size(); ++i)
+    half[i].bits = brain[i].bits = static_cast<std::uint16_t>(i);
+  check({{Tensor(half, {256, 256})}});
+  check({{Tensor(brain, {256, 256})}});
 }
+
+std::vector<Function> unary_functions() {
+  std::vector<Function> all;
+  for (const Function& f : kFunctions)
+    if (f.unary) all.push_back(f);
+  return all;
+}
+std::string name_of_function(const testing::TestParamInfo<Function>& f) {
+  return f.param.info().name;
+}
+INSTANTIATE_TEST_SUITE_P(Table, PointwiseSweep, testing::ValuesIn(kFunctions), name_of_function);
+INSTANTIATE_TEST_SUITE_P(Table, PointwiseHalves, testing::ValuesIn(unary_functions()),
+                         name_of_function);
 
 }  // namespace

@@ -242,12 +242,8 @@ inline Shape broadcastable(Rng& rng, const Shape& shape) {
   return Shape(sizes);
 }
 
-/// A layout that says something for `shape`.
-inline Layout random_layout(Rng& rng, const Shape& shape) {
-  if (shape.empty()) return Layout::Scalar;
-  if (shape.numel() == 0) return Layout::Empty;
-  return kLayouts[rng.integer(0, 5)];
-}
+/// One of the layouts that are not a matter of shape.
+inline Layout random_layout(Rng& rng) { return kLayouts[rng.integer(0, 5)]; }
 
 /// A tensor of this type, shape and layout whose elements come from draw(), which the type holds
 /// exactly. Memory around and between the elements holds drawn values too.
@@ -259,6 +255,8 @@ Tensor arrange(Rng& rng, Layout layout, DataType type, const Shape& shape, Draw&
     return dense(type, s, values);
   };
   const auto any_axis = [&] { return static_cast<std::size_t>(rng.integer(0, shape.ndim() - 1)); };
+  if (shape.empty()) layout = Layout::Scalar;
+  if (shape.numel() == 0) layout = Layout::Empty;
   switch (layout) {
     case Layout::Transposed: {
       IntList sizes, axes;
@@ -305,8 +303,9 @@ inline Wide draw_value(Rng& rng, DataType type, double low = -4, double high = 4
   }
   const double value = rng.real(low, high);
   if (rng.chance(0.85)) return round_to(type, value);
-  return std::min(format(type).max,
-                  round_to(type, std::ldexp(value, static_cast<int>(rng.integer(-20, 20)))));
+  const Wide max = format(type).max;
+  return std::clamp(round_to(type, std::ldexp(value, static_cast<int>(rng.integer(-20, 20)))), -max,
+                    max);
 }
 
 }  // namespace sweep

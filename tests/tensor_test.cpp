@@ -18,7 +18,9 @@ using Floats = std::vector<float>;
 using Ints = std::vector<std::int64_t>;
 
 Tensor counted(std::initializer_list<lmp::tensor::Dim> shape) {
-  return lmp::arange(0, static_cast<std::int64_t>(Shape(shape).numel())).astype(DataType::Float32).reshape(Shape(shape));
+  return lmp::arange(0, static_cast<std::int64_t>(Shape(shape).numel()))
+      .astype(DataType::Float32)
+      .reshape(Shape(shape));
 }
 
 template <class E, class F>
@@ -40,11 +42,16 @@ TEST(Construction, FromData) {
   EXPECT_EQ(Tensor({1, 2}, {2}).type(), DataType::Int32);
   EXPECT_EQ(Tensor({1.0}, {1}).type(), DataType::Float64);
   EXPECT_EQ(Tensor(std::vector<bool>{true, false}, {2}).type(), DataType::Bool);
-  EXPECT_EQ(Tensor(std::vector<bool>{true, false}, {2}).to_vector<bool>(), (std::vector<bool>{true, false}));
+  EXPECT_EQ(Tensor(std::vector<bool>{true, false}, {2}).to_vector<bool>(),
+            (std::vector<bool>{true, false}));
   const Floats values = {1, 2, 3};
-  EXPECT_EQ(Tensor(std::span(values), {3}, DeviceType::CPU, DataType::Int64).to_vector<std::int64_t>(), (Ints{1, 2, 3}));
+  EXPECT_EQ(
+      Tensor(std::span(values), {3}, DeviceType::CPU, DataType::Int64).to_vector<std::int64_t>(),
+      (Ints{1, 2, 3}));
   EXPECT_EQ(Tensor(std::vector<std::vector<float>>{{1, 2}, {3, 4}}).shape(), (Shape{2, 2}));
-  EXPECT_EQ(Tensor(std::vector<std::vector<std::vector<int>>>{{{1, 2}, {3, 4}}, {{5, 6}, {7, 8}}}).shape(), (Shape{2, 2, 2}));
+  EXPECT_EQ(Tensor(std::vector<std::vector<std::vector<int>>>{{{1, 2}, {3, 4}}, {{5, 6}, {7, 8}}})
+                .shape(),
+            (Shape{2, 2, 2}));
   EXPECT_THROW(Tensor(std::vector<std::vector<float>>{{1, 2}, {3}}), lmp::ShapeError);
   EXPECT_THROW(Tensor({1, 2, 3}, {2, 2}), lmp::ShapeError);
   const int n = 2;
@@ -53,14 +60,21 @@ TEST(Construction, FromData) {
 }
 
 template <class T>
-concept TakesTwoBracedLists = requires { T({{1, 2}, {3, 4}}); };
-static_assert(!TakesTwoBracedLists<Tensor>, "Tensor({{1, 2}, {3, 4}}) would read as data {1, 2}, shape {3, 4}");
+concept TakesTwoBracedLists = requires {
+  T({{1, 2}, {3, 4}});
+};
+static_assert(!TakesTwoBracedLists<Tensor>,
+              "Tensor({{1, 2}, {3, 4}}) would read as data {1, 2}, shape {3, 4}");
 template <class T>
-concept AssignableToView = requires(T x) { lmp::select(x, 0, 1) = x; };
+concept AssignableToView = requires(T x) {
+  lmp::select(x, 0, 1) = x;
+};
 static_assert(!AssignableToView<Tensor> && !AssignableToView<lmp::Variable>);
-static_assert(!std::is_convertible_v<lmp::Device, DeviceType> && std::is_convertible_v<DeviceType, lmp::Device>);
+static_assert(!std::is_convertible_v<lmp::Device, DeviceType> &&
+              std::is_convertible_v<DeviceType, lmp::Device>);
 static_assert(std::is_same_v<lmp::Scalar, double>);
-static_assert(!std::is_convertible_v<lmp::Variable, Tensor> && std::is_convertible_v<Tensor, lmp::Variable>);
+static_assert(!std::is_convertible_v<lmp::Variable, Tensor> &&
+              std::is_convertible_v<Tensor, lmp::Variable>);
 
 TEST(Construction, Filled) {
   EXPECT_EQ(lmp::zeros({2, 2}).sum().item(), 0);
@@ -130,12 +144,14 @@ TEST(Access, RawDataChecksTheType) {
   EXPECT_NE(message.find("Float32"), std::string::npos) << message;
   EXPECT_NE(message.find("astype"), std::string::npos) << message;
   EXPECT_THROW(x[0].item<int>(), lmp::TypeError);
-  EXPECT_EQ(lmp::full({}, (std::int64_t{1} << 60) + 1).item<std::int64_t>(), (std::int64_t{1} << 60) + 1);
+  EXPECT_EQ(lmp::full({}, (std::int64_t{1} << 60) + 1).item<std::int64_t>(),
+            (std::int64_t{1} << 60) + 1);
 }
 
 TEST(Access, ConvertsInLogicalOrder) {
   EXPECT_EQ(counted({2, 3}).transpose().to_vector<int>(), (std::vector<int>{0, 3, 1, 4, 2, 5}));
-  EXPECT_EQ(Tensor({-1.9f, 2.9f, 300.0f, NAN}, {4}).to_vector<std::int8_t>(), (std::vector<std::int8_t>{-1, 2, 127, 0}));
+  EXPECT_EQ(Tensor({-1.9f, 2.9f, 300.0f, NAN}, {4}).to_vector<std::int8_t>(),
+            (std::vector<std::int8_t>{-1, 2, 127, 0}));
   EXPECT_EQ(Tensor({257, -1}, {2}).to_vector<std::uint8_t>(), (std::vector<std::uint8_t>{1, 255}));
   EXPECT_EQ(Tensor({0.0f, 0.5f}, {2}).to_vector<bool>(), (std::vector<bool>{false, true}));
 }
@@ -215,33 +231,61 @@ TEST(Undefined, EveryOperationThrows) {
   Tensor moved = lmp::ones({2});
   const Tensor taken = std::move(moved);
   const std::vector<std::function<void(const Tensor&)>> operations = {
-      [](const Tensor& x) { x + x; },         [](const Tensor& x) { x + 1; },
-      [](const Tensor& x) { 1 - x; },         [](const Tensor& x) { lmp::exp(x); },
-      [](const Tensor& x) { x + lmp::ones({2}); }, [](const Tensor& x) { lmp::where(x, x, x); },
-      [](const Tensor& x) { lmp::sum(x); },   [](const Tensor& x) { lmp::sum(x, 0); },
-      [](const Tensor& x) { lmp::max(x); },   [](const Tensor& x) { lmp::argmax(x); },
-      [](const Tensor& x) { lmp::argmax(x, 0); }, [](const Tensor& x) { lmp::softmax(x); },
-      [](const Tensor& x) { lmp::matmul(x, x); }, [](const Tensor& x) { lmp::reshape(x, {1}); },
-      [](const Tensor& x) { x.transpose(); }, [](const Tensor& x) { x.clone(); },
-      [](const Tensor& x) { x.contiguous(); }, [](const Tensor& x) { x.astype(DataType::Int32); },
-      [](const Tensor& x) { x.to(DeviceType::CPU); }, [](const Tensor& x) { x.fill(1); },
-      [](const Tensor& x) { x.copy(lmp::ones({1})); }, [](const Tensor& x) { lmp::ones({1}).copy(x); },
-      [](const Tensor& x) { x += 1; },        [](const Tensor& x) { lmp::ones({1}) += x; },
-      [](const Tensor& x) { x.item(); },      [](const Tensor& x) { x.index({}); },
-      [](const Tensor& x) { x.data<float>(); }, [](const Tensor& x) { x.to_vector<float>(); },
-      [](const Tensor& x) { x[0]; },          [](const Tensor& x) { lmp::ones({2})[x]; },
-      [](const Tensor& x) { lmp::cat({x, x}); }, [](const Tensor& x) { lmp::stack({x, x}); },
-      [](const Tensor& x) { lmp::einsum("i->", {x}); }, [](const Tensor& x) { lmp::index_select(lmp::ones({2}), 0, x); },
-      [](const Tensor& x) { lmp::sort(x); },  [](const Tensor& x) { lmp::nonzero(x); },
-      [](const Tensor& x) { lmp::tril(x); },  [](const Tensor& x) { lmp::zeros_like(x); },
-      [](const Tensor& x) { lmp::allclose(x, x); }, [](const Tensor& x) { lmp::pad(x, {}); },
-      [](const Tensor& x) { lmp::expand_dims(x, 0); }, [](const Tensor& x) { lmp::squeeze(x); },
-      [](const Tensor& x) { lmp::broadcast_to(x, {2}); }, [](const Tensor& x) { lmp::flatten(x); },
-      [](const Tensor& x) { lmp::one_hot(x, 2); }, [](const Tensor& x) { lmp::clamp(x, 0, 1); },
+      [](const Tensor& x) { x + x; },
+      [](const Tensor& x) { x + 1; },
+      [](const Tensor& x) { 1 - x; },
+      [](const Tensor& x) { lmp::exp(x); },
+      [](const Tensor& x) { x + lmp::ones({2}); },
+      [](const Tensor& x) { lmp::where(x, x, x); },
+      [](const Tensor& x) { lmp::sum(x); },
+      [](const Tensor& x) { lmp::sum(x, 0); },
+      [](const Tensor& x) { lmp::max(x); },
+      [](const Tensor& x) { lmp::argmax(x); },
+      [](const Tensor& x) { lmp::argmax(x, 0); },
+      [](const Tensor& x) { lmp::softmax(x); },
+      [](const Tensor& x) { lmp::matmul(x, x); },
+      [](const Tensor& x) { lmp::reshape(x, {1}); },
+      [](const Tensor& x) { x.transpose(); },
+      [](const Tensor& x) { x.clone(); },
+      [](const Tensor& x) { x.contiguous(); },
+      [](const Tensor& x) { x.astype(DataType::Int32); },
+      [](const Tensor& x) { x.to(DeviceType::CPU); },
+      [](const Tensor& x) { x.fill(1); },
+      [](const Tensor& x) { x.copy(lmp::ones({1})); },
+      [](const Tensor& x) { lmp::ones({1}).copy(x); },
+      [](const Tensor& x) { x += 1; },
+      [](const Tensor& x) { lmp::ones({1}) += x; },
+      [](const Tensor& x) { x.item(); },
+      [](const Tensor& x) { x.index({}); },
+      [](const Tensor& x) { x.data<float>(); },
+      [](const Tensor& x) { x.to_vector<float>(); },
+      [](const Tensor& x) { x[0]; },
+      [](const Tensor& x) { lmp::ones({2})[x]; },
+      [](const Tensor& x) {
+        lmp::cat({x, x});
+      },
+      [](const Tensor& x) {
+        lmp::stack({x, x});
+      },
+      [](const Tensor& x) { lmp::einsum("i->", {x}); },
+      [](const Tensor& x) { lmp::index_select(lmp::ones({2}), 0, x); },
+      [](const Tensor& x) { lmp::sort(x); },
+      [](const Tensor& x) { lmp::nonzero(x); },
+      [](const Tensor& x) { lmp::tril(x); },
+      [](const Tensor& x) { lmp::zeros_like(x); },
+      [](const Tensor& x) { lmp::allclose(x, x); },
+      [](const Tensor& x) { lmp::pad(x, {}); },
+      [](const Tensor& x) { lmp::expand_dims(x, 0); },
+      [](const Tensor& x) { lmp::squeeze(x); },
+      [](const Tensor& x) { lmp::broadcast_to(x, {2}); },
+      [](const Tensor& x) { lmp::flatten(x); },
+      [](const Tensor& x) { lmp::one_hot(x, 2); },
+      [](const Tensor& x) { lmp::clamp(x, 0, 1); },
       [](const Tensor& x) { lmp::Variable(x, true); }};
   for (std::size_t i = 0; i < operations.size(); ++i) {
     EXPECT_THROW(operations[i](none), lmp::Error) << "operation " << i;
-    EXPECT_THROW(operations[i](moved), lmp::Error) << "operation " << i << " on a moved-from tensor";
+    EXPECT_THROW(operations[i](moved), lmp::Error)
+        << "operation " << i << " on a moved-from tensor";
   }
   EXPECT_EQ(none.numel(), 0u);
   EXPECT_FALSE(moved.defined());
@@ -255,14 +299,23 @@ TEST(Errors, NameTheOpTheShapesAndTheRemedy) {
   const std::pair<std::function<void()>, std::vector<const char*>> cases[] = {
       {[&] { x + lmp::ones({4}); }, {"add", "(2, 3)", "(4)"}},
       {[&] { lmp::sum(x, 2); }, {"sum", "axis 2", "2 dimensions"}},
-      {[&] { lmp::sum(x, {0, -2}); }, {"sum", "twice"}},
+      {[&] {
+         lmp::sum(x, {0, -2});
+       },
+       {"sum", "twice"}},
       {[&] { lmp::matmul(x, x); }, {"matmul", "(2, 3)"}},
       {[&] { lmp::select(x, 0, 5); }, {"select", "5", "size 2"}},
       {[&] { lmp::index_select(x, 1, lmp::full({1}, 3)); }, {"index_select", "3", "size 3"}},
-      {[&] { lmp::gather(x, 0, lmp::full({1, 1}, -3)); }, {"gather", "-3"}},
+      {[&] {
+         lmp::gather(x, 0, lmp::full({1, 1}, -3));
+       },
+       {"gather", "-3"}},
       {[&] { lmp::max(lmp::zeros({0})); }, {"max", "(0)"}},
       {[&] { lmp::transpose(lmp::ones({3})); }, {"transpose", "(3)"}},
-      {[&] { lmp::cat({x, lmp::ones({2})}); }, {"cat", "(2, 3)", "(2)"}},
+      {[&] {
+         lmp::cat({x, lmp::ones({2})});
+       },
+       {"cat", "(2, 3)", "(2)"}},
       {[&] { lmp::topk(x, 4); }, {"topk", "4"}},
       {[&] { lmp::one_hot(lmp::full({1}, 9), 3); }, {"one_hot", "3"}},
       {[&] { x.to(DeviceType::CUDA); }, {"CUDA", "CPU"}},
@@ -275,7 +328,8 @@ TEST(Errors, NameTheOpTheShapesAndTheRemedy) {
   };
   for (const auto& [f, words] : cases) {
     const std::string message = message_of<lmp::Error>(f);
-    for (const char* word : words) EXPECT_NE(message.find(word), std::string::npos) << "\"" << message << "\" lacks " << word;
+    for (const char* word : words)
+      EXPECT_NE(message.find(word), std::string::npos) << "\"" << message << "\" lacks " << word;
   }
 }
 
@@ -310,9 +364,11 @@ TEST(Reduce, SumsKeepTheirDigits) {
   EXPECT_EQ(lmp::sum(lmp::ones({(1 << 25) + 4})).item(), (1 << 25) + 4);
   EXPECT_EQ(lmp::sum(lmp::ones({(1 << 20) + 1, 17}), 0).index({0, 3}), (1 << 20) + 1);
   EXPECT_EQ(lmp::sum(lmp::ones({4096}, DeviceType::CPU, DataType::Float16)).item(), 4096);
-  EXPECT_EQ(lmp::sum(lmp::full({300}, 127, DeviceType::CPU, DataType::Int8)).item<std::int64_t>(), 38100);
+  EXPECT_EQ(lmp::sum(lmp::full({300}, 127, DeviceType::CPU, DataType::Int8)).item<std::int64_t>(),
+            38100);
   EXPECT_EQ(lmp::sum(lmp::full({300}, true)).item<std::int64_t>(), 300);
-  EXPECT_NEAR(lmp::sum(lmp::full({1 << 22}, 0.1)).item(), (1 << 22) * static_cast<double>(0.1f), 0.5);
+  EXPECT_NEAR(lmp::sum(lmp::full({1 << 22}, 0.1)).item(), (1 << 22) * static_cast<double>(0.1f),
+              0.5);
 }
 
 TEST(Reduce, LargeOnesAgreeWithPlainLoops) {
@@ -378,7 +434,8 @@ TEST(Threads, DoNotChangeABit) {
     lmp::set_num_threads(threads);
     const std::vector<Tensor> many = results();
     for (std::size_t i = 0; i < one.size(); ++i)
-      EXPECT_TRUE(lmp::allclose(many[i], one[i], 0, 0, true)) << "result " << i << " on " << threads << " threads";
+      EXPECT_TRUE(lmp::allclose(many[i], one[i], 0, 0, true))
+          << "result " << i << " on " << threads << " threads";
   }
   lmp::set_num_threads(before);
 }
@@ -411,7 +468,8 @@ TEST(Random, RepeatsFromASeed) {
 
 TEST(Random, HasTheRightDistribution) {
   lmp::Generator g(1);
-  for (DataType type : {DataType::Float16, DataType::BFloat16, DataType::Float32, DataType::Float64}) {
+  for (DataType type :
+       {DataType::Float16, DataType::BFloat16, DataType::Float32, DataType::Float64}) {
     const Tensor u = lmp::rand(g, {200000}, DeviceType::CPU, type).astype(DataType::Float64);
     EXPECT_GE(lmp::min(u).item(), 0);
     EXPECT_LT(lmp::max(u).item(), 1);

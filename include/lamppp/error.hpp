@@ -51,7 +51,8 @@ class LMP_API DeviceError : public Error {
   ~DeviceError() override;
 };
 
-/// Misuse of the graph: no gradient to compute, a released graph, a value changed after it was saved.
+/// Misuse of the graph: no gradient to compute, a released graph, a value changed after it was
+/// saved.
 class LMP_API AutogradError : public Error {
  public:
   using Error::Error;
@@ -65,7 +66,8 @@ class LMP_API OutOfMemoryError : public Error {
   ~OutOfMemoryError() override;
 };
 
-/// A file that is missing, truncated or not what its format says; names the file, the offset and the rule.
+/// A file that is missing, truncated or not what its format says; names the file, the offset and
+/// the rule.
 class LMP_API FileError : public Error {
  public:
   using Error::Error;

@@ -1,7 +1,7 @@
 #pragma once
 
-/// LMP_API marks what the shared library exports; everything else is hidden. It is the one macro that
-/// the public headers leave behind.
+/// LMP_API marks what the shared library exports; everything else is hidden. It is the one macro
+/// that the public headers leave behind.
 #if defined(LAMPPP_SHARED) && defined(__GNUC__)
 #define LMP_API __attribute__((visibility("default")))
 #else

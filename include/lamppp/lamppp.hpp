@@ -40,8 +40,8 @@ using autograd::is_grad_enabled;
 using autograd::NoGradGuard;
 using autograd::Variable;
 
-// Found as lmp::name: the ops of both types and the constructors of Tensor. Their twins in lmp::autograd
-// that make Variables stay there.
+// Found as lmp::name: the ops of both types and the constructors of Tensor. Their twins in
+// lmp::autograd that make Variables stay there.
 using namespace tensor::ops;
 using namespace autograd::ops;
 

@@ -14,15 +14,20 @@ using tensor::detail::concat;
 
 namespace {
 
-// Memory of a pass comes from the library's allocator, which costs a few nanoseconds where malloc costs tens.
+// Memory of a pass comes from the library's allocator, which costs a few nanoseconds where malloc
+// costs tens.
 template <class T>
 struct PoolAllocator {
   using value_type = T;
   PoolAllocator() = default;
   template <class U>
   PoolAllocator(const PoolAllocator<U>&) noexcept {}
-  T* allocate(std::size_t n) { return static_cast<T*>(tensor::detail::cpu_allocate(n * sizeof(T))); }
-  void deallocate(T* p, std::size_t n) noexcept { tensor::detail::cpu_deallocate(p, n * sizeof(T)); }
+  T* allocate(std::size_t n) {
+    return static_cast<T*>(tensor::detail::cpu_allocate(n * sizeof(T)));
+  }
+  void deallocate(T* p, std::size_t n) noexcept {
+    tensor::detail::cpu_deallocate(p, n * sizeof(T));
+  }
   friend bool operator==(PoolAllocator, PoolAllocator) { return true; }
 };
 template <class T>
@@ -40,14 +45,16 @@ V sum_to(const V& g, const Shape& shape) {
 }
 
 /// Note [Passes]
-/// Nodes run in descending order of their sequence numbers, so each has its whole gradient when its turn
-/// comes. Gradients on their way wait in slots of the pass. A node that is waited for names the pass and its slot
-/// in itself; if another pass on another thread works on the same graph at the time, the later one keeps its
-/// slots in a map instead. The pass owns (has a reference to) every node that waits.
+/// Nodes run in descending order of their sequence numbers, so each has its whole gradient when its
+/// turn comes. Gradients on their way wait in slots of the pass. A node that is waited for names
+/// the pass and its slot in itself; if another pass on another thread works on the same graph at
+/// the time, the later one keeps its slots in a map instead. The pass owns (has a reference to)
+/// every node that waits.
 template <class V>
 class Engine final : public Pass<V> {
  public:
-  Engine(std::vector<Capture<V>>* captures, bool retain_graph) : captures_(captures), retain_(retain_graph) {
+  Engine(std::vector<Capture<V>>* captures, bool retain_graph)
+      : captures_(captures), retain_(retain_graph) {
     slots_.reserve(4);
     heap_.reserve(8);
   }
@@ -124,7 +131,8 @@ class Engine final : public Pass<V> {
       if (node.has_handles()) node.keep_gradient(this->gradient_);
     }
     if (node.released())
-      throw AutogradError(concat("backward: the graph was released by an earlier pass at '", node.name(),
+      throw AutogradError(concat("backward: the graph was released by an earlier pass at '",
+                                 node.name(),
                                  "'; give retain_graph = true to the first pass to run it again"));
     node.backward(*this);
     this->gradient_ = V();
@@ -151,7 +159,8 @@ class Engine final : public Pass<V> {
   }
 
   void abandon(Node* node) noexcept {
-    if (node->owner.load(std::memory_order_acquire) == this) node->owner.store(nullptr, std::memory_order_release);
+    if (node->owner.load(std::memory_order_acquire) == this)
+      node->owner.store(nullptr, std::memory_order_release);
     node->release(Node::kEdgeUnit);
   }
 
@@ -191,8 +200,8 @@ class Engine final : public Pass<V> {
 
   bool needed(Node* node) const { return !captures_ || runs_.contains(node); }
 
-  // The nodes from which a captured one is reached, by a walk with a stack of its own. runs_[n] says whether n
-  // itself has to run; a captured node that leads to no other one only receives.
+  // The nodes from which a captured one is reached, by a walk with a stack of its own. runs_[n]
+  // says whether n itself has to run; a captured node that leads to no other one only receives.
   void find_needed(std::span<const Root<V>> roots) {
     for (Capture<V>& c : *captures_) captured_.emplace(c.node, &c);
     std::unordered_map<Node*, int> state;  // edges looked at

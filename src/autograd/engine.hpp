@@ -21,8 +21,8 @@ struct Capture {
   V gradient;
 };
 
-/// Runs a pass from `roots`, whose seeds it takes. Without captures every leaf gets its gradient added; with captures only the
-/// nodes on the way to them run, and leaves stay as they are.
+/// Runs a pass from `roots`, whose seeds it takes. Without captures every leaf gets its gradient
+/// added; with captures only the nodes on the way to them run, and leaves stay as they are.
 template <class V>
 void run_pass(std::span<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph);
 

@@ -19,8 +19,8 @@ struct Restore {
 };
 }  // namespace
 
-GradcheckResult gradcheck(CheckedFunction function, void* context, const std::vector<Variable>& inputs,
-                          const GradcheckOptions& options) {
+GradcheckResult gradcheck(CheckedFunction function, void* context,
+                          const std::vector<Variable>& inputs, const GradcheckOptions& options) {
   bool any = false;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (!inputs[i].requires_grad()) continue;
@@ -35,7 +35,8 @@ GradcheckResult gradcheck(CheckedFunction function, void* context, const std::ve
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     const Variable& x = inputs[i];
     if (!x.requires_grad()) continue;
-    // A graph of its own for each input: the differences for the one before wrote into what others saved.
+    // A graph of its own for each input: the differences for the one before wrote into what others
+    // saved.
     const Variable y = function(context, inputs);
     if (!y.requires_grad()) return {false, "the result does not require a gradient"};
     const auto outputs = static_cast<std::int64_t>(y.numel());
@@ -45,9 +46,11 @@ GradcheckResult gradcheck(CheckedFunction function, void* context, const std::ve
     for (std::int64_t row = 0; row < outputs; ++row) {
       Tensor seed = tensor::zeros({outputs}, DeviceType::CPU, y.type());
       seed.select(0, row).fill(1);
-      const Variable g =
-          autograd::grad({y}, {x}, {.grad_outputs = {seed.reshape(y.shape())}, .retain_graph = true, .allow_unused = true})
-              .front();
+      const Variable g = autograd::grad({y}, {x},
+                                        {.grad_outputs = {seed.reshape(y.shape())},
+                                         .retain_graph = true,
+                                         .allow_unused = true})
+                             .front();
       analytic.push_back(g.defined() ? g.to_vector<double>() : std::vector<double>(x.numel()));
     }
     const Restore restore{x.data()};
@@ -60,7 +63,8 @@ GradcheckResult gradcheck(CheckedFunction function, void* context, const std::ve
         x.data().copy(moved.reshape(x.shape()));
         return function(context, inputs).to_vector<double>();
       };
-      const std::vector<double> above = at(centre + options.step), below = at(centre - options.step);
+      const std::vector<double> above = at(centre + options.step),
+                                below = at(centre - options.step);
       element.fill(centre);
       if (above.size() != y.numel() || below.size() != y.numel())
         return {false, "the result changes its size from call to call"};
@@ -68,9 +72,11 @@ GradcheckResult gradcheck(CheckedFunction function, void* context, const std::ve
         const auto r = static_cast<std::size_t>(row);
         const double numeric = (above[r] - below[r]) / (2 * options.step);
         const double found = analytic[r][static_cast<std::size_t>(column)];
-        if (std::abs(found - numeric) <= options.absolute + options.relative * std::abs(numeric)) continue;
-        return {false, concat("input ", i, " of shape ", x.shape(), ", element ", column, ", output element ", row,
-                              ": gradient ", found, ", central difference ", numeric)};
+        if (std::abs(found - numeric) <= options.absolute + options.relative * std::abs(numeric))
+          continue;
+        return {false, concat("input ", i, " of shape ", x.shape(), ", element ", column,
+                              ", output element ", row, ": gradient ", found,
+                              ", central difference ", numeric)};
       }
     }
   }

@@ -78,10 +78,11 @@ void Node::release_saved() noexcept {
 const Saved& Node::checked(int i) const {
   const Saved& s = saved_[i];
   if (s.tensor.defined() && s.tensor.version() != s.version)
-    throw AutogradError(concat(name(), ": a value of shape ", s.tensor.shape(),
-                               " that its gradient needs was changed in place after it was saved (version ",
-                               s.tensor.version(), ", saved at ", s.version,
-                               "); change a clone(), or run backward first"));
+    throw AutogradError(
+        concat(name(), ": a value of shape ", s.tensor.shape(),
+               " that its gradient needs was changed in place after it was saved (version ",
+               s.tensor.version(), ", saved at ", s.version,
+               "); change a clone(), or run backward first"));
   return s;
 }
 

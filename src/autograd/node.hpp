@@ -21,8 +21,8 @@ struct VariableAccess {
 template <class V>
 class Pass;
 
-/// From a node to the node that made one of its inputs. Keeps the input's shape and type, which gradients
-/// are brought back to; the node is null where the input wants no gradient.
+/// From a node to the node that made one of its inputs. Keeps the input's shape and type, which
+/// gradients are brought back to; the node is null where the input wants no gradient.
 struct Edge {
   Node* node = nullptr;
   DataType type = DataType::Float32;
@@ -40,12 +40,12 @@ struct Saved {
 };
 
 /// Note [Nodes]
-/// A node is one block: the object, its edges, what it saved. It is owned by the edges that lead to it and
-/// by the Variables that stand for its results; the two are counted apart, since a result keeps its
-/// gradient only while a Variable could ask for it. A node saves Tensors, never Variables, so nodes form no
-/// cycles. `sequence` is larger than that of every input's node: descending order is a reverse
-/// topological order. A node whose count drops to zero joins a list of its thread and is destroyed from
-/// there, so the destruction of a long chain does not recurse.
+/// A node is one block: the object, its edges, what it saved. It is owned by the edges that lead to
+/// it and by the Variables that stand for its results; the two are counted apart, since a result
+/// keeps its gradient only while a Variable could ask for it. A node saves Tensors, never
+/// Variables, so nodes form no cycles. `sequence` is larger than that of every input's node:
+/// descending order is a reverse topological order. A node whose count drops to zero joins a list
+/// of its thread and is destroyed from there, so the destruction of a long chain does not recurse.
 class Node {
  public:
   Node(const Node&) = delete;
@@ -75,8 +75,8 @@ class Node {
   void release_saved() noexcept;
   bool released() const noexcept { return released_.load(std::memory_order_acquire); }
 
-  /// The gradient kept for the Variables that stand for the result (of a leaf: the accumulated one);
-  /// undefined if none.
+  /// The gradient kept for the Variables that stand for the result (of a leaf: the accumulated
+  /// one); undefined if none.
   Tensor kept_gradient() const;
   void keep_gradient(const Tensor& gradient);
   void add_gradient(Tensor gradient);
@@ -154,7 +154,8 @@ class NodeBuilder {
 /// A leaf: where a gradient comes to rest.
 class LeafNode final : public Node {
  public:
-  explicit LeafNode(const Tensor& value) : shape(value.shape()), type(value.type()), device(value.device()) {}
+  explicit LeafNode(const Tensor& value)
+      : shape(value.shape()), type(value.type()), device(value.device()) {}
   const char* name() const noexcept override { return "leaf"; }
   void backward(Pass<Tensor>&) override {}
   void backward(Pass<Variable>&) override {}
@@ -174,9 +175,12 @@ struct AutogradThread {
   std::uint64_t sequence = 0;
   Node* disposed = nullptr;
 };
-extern constinit thread_local AutogradThread autograd_thread __attribute__((tls_model("initial-exec")));
+extern constinit thread_local AutogradThread autograd_thread
+    __attribute__((tls_model("initial-exec")));
 
 /// Whether an op on these inputs is recorded.
-inline bool records(const Variable& v) noexcept { return v.requires_grad() && autograd_thread.recording; }
+inline bool records(const Variable& v) noexcept {
+  return v.requires_grad() && autograd_thread.recording;
+}
 
 }  // namespace lmp::autograd

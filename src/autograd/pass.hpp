@@ -7,16 +7,17 @@
 
 namespace lmp::autograd {
 
-/// How many of a few low bits are set; host code is compiled for CPUs without an instruction for it.
+/// How many of a few low bits are set; host code is compiled for CPUs without an instruction for
+/// it.
 constexpr int count_bits(unsigned mask) noexcept {
   int n = 0;
   for (; mask != 0; mask &= mask - 1) ++n;
   return n;
 }
 
-/// What a node's backward sees of a running pass: the incoming gradient, what was saved, and where the
-/// gradients of its inputs go. With Tensor the pass only computes; with Variable it records what it computes
-/// (create_graph), and saved inputs and results are reconnected to the graph.
+/// What a node's backward sees of a running pass: the incoming gradient, what was saved, and where
+/// the gradients of its inputs go. With Tensor the pass only computes; with Variable it records
+/// what it computes (create_graph), and saved inputs and results are reconnected to the graph.
 template <class V>
 class Pass {
  public:
@@ -52,11 +53,11 @@ class Pass {
     }
   }
 
-  /// Adds a gradient of an input. It is summed back to the input's shape where the input was broadcast, and
-  /// cast to its type; ignored where none is wanted.
+  /// Adds a gradient of an input. It is summed back to the input's shape where the input was
+  /// broadcast, and cast to its type; ignored where none is wanted.
   virtual void add(int input, V gradient) = 0;
-  /// The buffer that input's gradient has so far, if it may be added to in place: dense, of `like`'s shape and
-  /// type, and nobody else's.
+  /// The buffer that input's gradient has so far, if it may be added to in place: dense, of
+  /// `like`'s shape and type, and nobody else's.
   virtual const Tensor* pending(int input, const Tensor& like) = 0;
 
  protected:

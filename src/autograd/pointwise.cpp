@@ -14,8 +14,8 @@ namespace {
 
 using autograd::Variable;
 
-// Finds out what a gradient is made of: which of the incoming gradient, the operands and the result it
-// depends on, and whether it is the incoming gradient as it is.
+// Finds out what a gradient is made of: which of the incoming gradient, the operands and the result
+// it depends on, and whether it is the incoming gradient as it is.
 struct Probe {
   unsigned depends = 0;
   bool untouched = false;
@@ -30,12 +30,10 @@ constexpr unsigned depends_of(const T& v) {
 template <class A, class B>
 concept EitherProbe = __is_same(A, Probe) || __is_same(B, Probe);
 
-#define LMP_PROBE_OPERATOR(op)                             \
-  template <class A, class B>                              \
-    requires EitherProbe<A, B>                             \
-  constexpr Probe operator op(const A& a, const B& b) {    \
-    return {depends_of(a) | depends_of(b)};                \
-  }
+#define LMP_PROBE_OPERATOR(op) \
+  template <class A, class B>  \
+  requires EitherProbe<A, B>   \
+  constexpr Probe operator op(const A& a, const B& b) { return {depends_of(a) | depends_of(b)}; }
 LMP_PROBE_OPERATOR(+)
 LMP_PROBE_OPERATOR(-)
 LMP_PROBE_OPERATOR(*)
@@ -47,12 +45,10 @@ LMP_PROBE_OPERATOR(<)
 constexpr Probe operator-(Probe x) { return {x.depends}; }
 #define LMP_UNARY(function, Op) \
   constexpr Probe function(Probe x) { return {x.depends}; }
-#define LMP_BINARY(function, Op)                           \
-  template <class A, class B>                              \
-    requires EitherProbe<A, B>                             \
-  constexpr Probe function(const A& a, const B& b) {       \
-    return {depends_of(a) | depends_of(b)};                \
-  }
+#define LMP_BINARY(function, Op) \
+  template <class A, class B>    \
+  requires EitherProbe<A, B>     \
+  constexpr Probe function(const A& a, const B& b) { return {depends_of(a) | depends_of(b)}; }
 #include "lamppp/tensor/pointwise.def"
 template <class A, class B>
 constexpr Probe where(Probe condition, const A& a, const B& b) {
@@ -107,7 +103,8 @@ constexpr PointwiseOp kOps[kOpCount] = {
 };
 
 // The gradients as recorded Variables.
-using VariableGrad = void (*)(const Variable& g, const Variable* in, const Variable& y, Variable* out);
+using VariableGrad = void (*)(const Variable& g, const Variable* in, const Variable& y,
+                              Variable* out);
 
 template <class G>
 void take(Variable& out, G&& gradient) {
@@ -160,8 +157,8 @@ using tensor::detail::Operand;
 namespace {
 
 constexpr int kResultBit = 3;
-// Above this, gradients that meet in one buffer are added while they are in the cache; below, a second small
-// kernel is cheaper than the general loop.
+// Above this, gradients that meet in one buffer are added while they are in the cache; below, a
+// second small kernel is cheaper than the general loop.
 constexpr std::size_t kFuseAbove = 4096;
 
 struct VariableOperand {
@@ -217,9 +214,11 @@ class PointwiseNode final : public Node {
   }
 
   void backward(Pass<Variable>& pass) override {
-    // What the gradients asked for do not read stands in as a number; so do gradients not asked for.
+    // What the gradients asked for do not read stands in as a number; so do gradients not asked
+    // for.
     const Variable unread(tensor::full({}, 1, pass.gradient().device(), pass.gradient().type()));
-    const Variable unread_condition(tensor::full({}, true, pass.gradient().device(), DataType::Bool));
+    const Variable unread_condition(
+        tensor::full({}, true, pass.gradient().device(), DataType::Bool));
     Variable in[3];
     for (int i = 0; i < op().arity; ++i) {
       if (!(reads_ >> i & 1)) {
@@ -227,7 +226,8 @@ class PointwiseNode final : public Node {
       } else if (const Saved& s = checked(slot_of(i)); s.tensor.defined()) {
         in[i] = pass.input(slot_of(i), i);
       } else {
-        in[i] = Variable(tensor::full({}, s.number, pass.gradient().device(), pass.gradient().type()));
+        in[i] =
+            Variable(tensor::full({}, s.number, pass.gradient().device(), pass.gradient().type()));
       }
     }
     const Variable y = reads_ >> kResultBit & 1 ? pass.result(slot_of(kResultBit)) : unread;
@@ -287,9 +287,9 @@ inline namespace ops {
 
 #define LMP_UNARY(function, Op) \
   Variable function(const Variable& x) { return pointwise(OpId::Op, {x}); }
-#define LMP_BINARY(function, Op)                                                               \
+#define LMP_BINARY(function, Op)                                                                  \
   Variable function(const Variable& a, const Variable& b) { return pointwise(OpId::Op, {a, b}); } \
-  Variable function(const Variable& a, Number b) { return pointwise(OpId::Op, {a, b}); }        \
+  Variable function(const Variable& a, Number b) { return pointwise(OpId::Op, {a, b}); }          \
   Variable function(Number a, const Variable& b) { return pointwise(OpId::Op, {a, b}); }
 #include "lamppp/tensor/pointwise.def"
 

@@ -9,19 +9,18 @@
 namespace lmp::autograd {
 
 /// Note [Structured ops]
-/// An op that is not pointwise is a struct: its attributes as members, `name`, `saves` (bit i: operand i is
-/// read by the gradient, kSavesResult: the result is), `forward` on Tensors, and `vjp`, a template over
-/// Tensor and Variable that adds the operands' gradients to the pass. On Tensors apply() is just
-/// forward; on Variables it also makes a node, if a gradient flows.
-inline constexpr unsigned kSavesResult = 1u << 7;
+/// An op that is not pointwise is a struct: its attributes as members, `name`, `saves` (bit i:
+/// operand i is read by the gradient, kSavesResult: the result is), `forward` on Tensors, and
+/// `vjp`, a template over Tensor and Variable that adds the operands' gradients to the pass. On
+/// Tensors apply() is just forward; on Variables it also makes a node, if a gradient flows.
+inline constexpr int kMostSaved = 7;  // operands whose saving a mask can ask for
+inline constexpr unsigned kSavesResult = 1u << kMostSaved;
 
 template <class V>
 class Saves {
  public:
   Saves(Pass<V>& running, unsigned mask) : pass(running), mask_(mask) {}
-  V input(int i) const {
-    return pass.input(count_bits(mask_ & ((1u << i) - 1)), i);
-  }
+  V input(int i) const { return pass.input(count_bits(mask_ & ((1u << i) - 1)), i); }
   V result() const { return pass.result(count_bits(mask_ & (kSavesResult - 1))); }
   Pass<V>& pass;
 
@@ -57,7 +56,8 @@ Variable record(Op op, Tensor out, std::span<const Variable* const> inputs) {
   int i = 0;
   for (const Variable* v : inputs) {
     builder.add_edge(*v);
-    if (Op::saves >> i++ & 1) builder.save(v->data());
+    if (i < kMostSaved && (Op::saves >> i & 1)) builder.save(v->data());
+    ++i;
   }
   if (Op::saves & kSavesResult) builder.save(out);
   return VariableAccess::make(std::move(out), builder.finish());

@@ -5,8 +5,8 @@
 #include "autograd/engine.hpp"
 #include "lamppp/autograd/constructor.hpp"
 #include "lamppp/autograd/grad.hpp"
-#include "lamppp/tensor/random.hpp"
 #include "lamppp/autograd/ops.hpp"
+#include "lamppp/tensor/random.hpp"
 #include "tensor/access.hpp"
 #include "tensor/checks.hpp"
 
@@ -23,13 +23,15 @@ const Variable& Variable::requires_grad_(bool value) & {
   tensor::detail::check_defined("requires_grad", data_);
   if (!value) {
     if (!is_leaf())
-      throw AutogradError(concat("requires_grad_(false): this is the result of '", grad_fn()->name(),
+      throw AutogradError(concat("requires_grad_(false): this is the result of '",
+                                 grad_fn()->name(),
                                  "'; detach() gives its value without a gradient"));
     node_ = detail::NodeHandle();
     return *this;
   }
   if (!is_floating(data_.type()))
-    throw TypeError(concat("requires_grad: ", data_.type(), " has no gradient; use astype(Float32)"));
+    throw TypeError(
+        concat("requires_grad: ", data_.type(), " has no gradient; use astype(Float32)"));
   node_ = NodeBuilder::make<LeafNode>(0, 0, data_).finish();
   return *this;
 }
@@ -41,8 +43,10 @@ const Node* Variable::grad_fn() const noexcept {
 namespace {
 void require_gradient(const char* what, const Variable& v) {
   if (!v.requires_grad())
-    throw AutogradError(concat(what, ": this Variable requires no gradient; make it with Variable(tensor, true) or "
-                               "call requires_grad_() before it is used"));
+    throw AutogradError(
+        concat(what,
+               ": this Variable requires no gradient; make it with Variable(tensor, true) or "
+               "call requires_grad_() before it is used"));
 }
 }  // namespace
 
@@ -62,8 +66,8 @@ void Variable::incr_grad(const Tensor& gradient) const {
   require_gradient("incr_grad", *this);
   tensor::detail::check_defined("incr_grad", gradient);
   if (gradient.shape() != data_.shape())
-    throw ShapeError(concat("incr_grad: a gradient of shape ", gradient.shape(), " for a Variable of shape ",
-                            data_.shape()));
+    throw ShapeError(concat("incr_grad: a gradient of shape ", gradient.shape(),
+                            " for a Variable of shape ", data_.shape()));
   node_.get()->add_gradient(gradient.to(data_.device()).astype(data_.type()));
 }
 
@@ -72,14 +76,17 @@ void check_seed(const char* op, const Tensor& seed, const Tensor& value) {
   tensor::detail::check_defined(op, seed);
   tensor::detail::check_same_device(op, seed, value);
   if (seed.shape() != value.shape())
-    throw ShapeError(concat(op, ": a seed of shape ", seed.shape(), " for a result of shape ", value.shape()));
+    throw ShapeError(
+        concat(op, ": a seed of shape ", seed.shape(), " for a result of shape ", value.shape()));
 }
 }  // namespace
 
 void Variable::backward(const BackwardOptions& options) const {
   if (!requires_grad())
-    throw AutogradError("backward: nothing here requires a gradient; make a Variable with requires_grad = true, and "
-                        "compute outside NoGradGuard");
+    throw AutogradError(
+        "backward: nothing here requires a gradient; make a Variable with requires_grad = true, "
+        "and "
+        "compute outside NoGradGuard");
   Tensor seed;
   if (options.gradient) {
     check_seed("backward", *options.gradient, data_);
@@ -106,26 +113,28 @@ namespace {
 bool writes_in_place(const char* op, const Variable& x, bool other_requires) {
   if (!autograd_thread.recording || (!x.requires_grad() && !other_requires)) return true;
   if (x.requires_grad() && x.is_leaf())
-    throw AutogradError(concat(op, ": in place on a leaf that requires a gradient; wrap the update in NoGradGuard, or "
-                               "write through data()"));
+    throw AutogradError(
+        concat(op,
+               ": in place on a leaf that requires a gradient; wrap the update in NoGradGuard, or "
+               "write through data()"));
   return false;
 }
 }  // namespace
 
-#define LMP_IN_PLACE(symbol, function)                                              \
-  Variable& Variable::operator symbol(const Variable& other)& {                     \
-    if (writes_in_place(#symbol, *this, other.requires_grad()))                     \
-      data_ symbol other.data_;                                                     \
-    else                                                                            \
-      *this = ops::function(*this, other);                                          \
-    return *this;                                                                   \
-  }                                                                                 \
-  Variable& Variable::operator symbol(Number other)& {                              \
-    if (writes_in_place(#symbol, *this, false))                                     \
-      data_ symbol other;                                                           \
-    else                                                                            \
-      *this = ops::function(*this, other);                                          \
-    return *this;                                                                   \
+#define LMP_IN_PLACE(symbol, function)                          \
+  Variable& Variable::operator symbol(const Variable& other)& { \
+    if (writes_in_place(#symbol, *this, other.requires_grad())) \
+      data_ symbol other.data_;                                 \
+    else                                                        \
+      *this = ops::function(*this, other);                      \
+    return *this;                                               \
+  }                                                             \
+  Variable& Variable::operator symbol(Number other)& {          \
+    if (writes_in_place(#symbol, *this, false))                 \
+      data_ symbol other;                                       \
+    else                                                        \
+      *this = ops::function(*this, other);                      \
+    return *this;                                               \
   }
 LMP_IN_PLACE(+=, add)
 LMP_IN_PLACE(-=, sub)
@@ -133,7 +142,9 @@ LMP_IN_PLACE(*=, mul)
 LMP_IN_PLACE(/=, div)
 #undef LMP_IN_PLACE
 
-std::ostream& operator<<(std::ostream& out, const Variable& variable) { return out << variable.data(); }
+std::ostream& operator<<(std::ostream& out, const Variable& variable) {
+  return out << variable.data();
+}
 
 NoGradGuard::NoGradGuard() noexcept : previous_(std::exchange(autograd_thread.recording, false)) {}
 NoGradGuard::~NoGradGuard() { autograd_thread.recording = previous_; }
@@ -167,8 +178,8 @@ struct RecordingGuard {
 };
 
 template <class V>
-std::vector<Variable> run_grad(const std::vector<Variable>& outputs, const std::vector<Variable>& inputs,
-                               const GradOptions& options) {
+std::vector<Variable> run_grad(const std::vector<Variable>& outputs,
+                               const std::vector<Variable>& inputs, const GradOptions& options) {
   std::vector<Root<V>> roots;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const Variable& y = outputs[i];
@@ -187,7 +198,8 @@ std::vector<Variable> run_grad(const std::vector<Variable>& outputs, const std::
   std::vector<Capture<V>> captures;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (!inputs[i].requires_grad())
-      throw AutogradError(concat("grad: input ", i, " requires no gradient; make it a leaf with requires_grad = true"));
+      throw AutogradError(concat(
+          "grad: input ", i, " requires no gradient; make it a leaf with requires_grad = true"));
     captures.push_back({VariableAccess::node(inputs[i]), V()});
   }
   run_pass<V>(roots, &captures, options.retain_graph || options.create_graph);
@@ -203,10 +215,11 @@ std::vector<Variable> run_grad(const std::vector<Variable>& outputs, const std::
 
 }  // namespace
 
-std::vector<Variable> grad(const std::vector<Variable>& outputs, const std::vector<Variable>& inputs,
-                           const GradOptions& options) {
+std::vector<Variable> grad(const std::vector<Variable>& outputs,
+                           const std::vector<Variable>& inputs, const GradOptions& options) {
   if (!options.grad_outputs.empty() && options.grad_outputs.size() != outputs.size())
-    throw ValueError(concat("grad: ", options.grad_outputs.size(), " grad_outputs for ", outputs.size(), " outputs"));
+    throw ValueError(concat("grad: ", options.grad_outputs.size(), " grad_outputs for ",
+                            outputs.size(), " outputs"));
   if (!options.create_graph) return run_grad<Tensor>(outputs, inputs, options);
   const RecordingGuard recording;
   return run_grad<Variable>(outputs, inputs, options);

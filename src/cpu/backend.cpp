@@ -43,8 +43,8 @@ void download(void* to, const Tensor& from, std::size_t bytes) {
   if (bytes > 0) std::memcpy(to, from.data(), bytes);
 }
 
-// Batch axes that run on with one stride each go to the product at once; where broadcasting leaves more
-// than one axis, the outer ones are walked here.
+// Batch axes that run on with one stride each go to the product at once; where broadcasting leaves
+// more than one axis, the outer ones are walked here.
 void matmul_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
   const int n = out.ndim();
   const auto at = [](const IntList& list, int i) { return list[static_cast<std::size_t>(i)]; };
@@ -83,7 +83,8 @@ void matmul_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
   std::int64_t offsets[3] = {};
   for (std::int64_t done = 0; done < loop.numel; done += args.batch) {
     for (int i = 0; i < 3; ++i)
-      offsets[i] = tensor::detail::RunWalker(loop.sizes, loop.strides[i], loop.ndim, done).offset() * size;
+      offsets[i] =
+          tensor::detail::RunWalker(loop.sizes, loop.strides[i], loop.ndim, done).offset() * size;
     args.c = static_cast<std::byte*>(out.data()) + offsets[0];
     args.a = static_cast<const std::byte*>(a.data()) + offsets[1];
     args.b = static_cast<const std::byte*>(b.data()) + offsets[2];

@@ -8,7 +8,8 @@ namespace lmp::cpu {
 using tensor::DataType;
 using tensor::Tensor;
 
-void forward(table::OpId op, DataType compute, const Tensor& out, const tensor::detail::Operand* in, int count);
+void forward(table::OpId op, DataType compute, const Tensor& out, const tensor::detail::Operand* in,
+             int count);
 void backward(table::OpId op, const tensor::detail::GradientTarget* out, const Tensor& g,
               const tensor::detail::Operand* in, int count, const Tensor& result);
 void copy(const Tensor& to, const Tensor& from);
@@ -16,10 +17,13 @@ void fill(const Tensor& to, tensor::Number value);
 void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x);
 void arg_extreme(bool largest, const Tensor& out, const Tensor& x, int axis);
 void cumsum(const Tensor& out, const Tensor& x, int axis);
-void index_select(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index);
-void index_add(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source);
+void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
+                  const Tensor& index);
+void index_add(const char* op, const Tensor& out, int axis, const Tensor& index,
+               const Tensor& source);
 void gather(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index);
-void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source, bool add);
+void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source,
+             bool add);
 void argsort(const Tensor& out, const Tensor& x, int axis, bool descending);
 std::size_t count_nonzero(const Tensor& x);
 void nonzero(const Tensor& out, const Tensor& x);

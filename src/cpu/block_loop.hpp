@@ -10,27 +10,28 @@
 
 namespace lmp::cpu {
 
-/// Elements one task takes at least, and what work is cut into: 32 Ki for an operation bound by memory.
+/// Elements one task takes at least, and what work is cut into: 32 Ki for an operation bound by
+/// memory.
 inline constexpr std::int64_t kChunk = 32 * kBlock;
 
-/// One operand of a block loop: memory of one type, walked by strides of an Iteration, that the kernel
-/// sees as dense elements of a compute type.
+/// One operand of a block loop: memory of one type, walked by strides of an Iteration, that the
+/// kernel sees as dense elements of a compute type.
 struct BlockOperand {
   std::byte* data;
   tensor::DataType type;     // in memory
   tensor::DataType compute;  // what the kernel sees
   bool output = false;
-  bool accumulate = false;   // outputs: add to what is there
+  bool accumulate = false;  // outputs: add to what is there
 
   bool native() const noexcept { return type == compute && !accumulate; }
   std::size_t size() const noexcept { return tensor::size_of(type); }
 };
 
 /// Note [Block loops]
-/// Runs kernel(pointers, n) over all elements in blocks of at most kBlock. An operand that lies dense in
-/// memory in its compute type is handed over in place; any other is gathered into scratch that stays in the
-/// first-level cache (load), or scattered from there (store). So strides, broadcasting and mixed types
-/// never multiply kernels.
+/// Runs kernel(pointers, n) over all elements in blocks of at most kBlock. An operand that lies
+/// dense in memory in its compute type is handed over in place; any other is gathered into scratch
+/// that stays in the first-level cache (load), or scattered from there (store). So strides,
+/// broadcasting and mixed types never multiply kernels.
 template <class Kernel>
 void block_loop(const tensor::detail::Iteration& loop, const BlockOperand* operands, int count,
                 std::int64_t chunk, Kernel&& kernel) {
@@ -58,7 +59,8 @@ void block_loop(const tensor::detail::Iteration& loop, const BlockOperand* opera
   }
 
   const std::int64_t row = loop.ndim == 0 ? 1 : loop.sizes[loop.ndim - 1];
-  const bool by_rows = row >= kBlock / 4;  // then a block stays inside a row, whose operands need no copy
+  const bool by_rows =
+      row >= kBlock / 4;  // then a block stays inside a row, whose operands need no copy
   const auto width = static_cast<std::size_t>(std::min(loop.numel, kBlock));
 
   tensor::detail::parallel_for(loop.numel, chunk, [&](std::int64_t begin, std::int64_t end) {
@@ -112,10 +114,12 @@ void block_loop(const tensor::detail::Iteration& loop, const BlockOperand* opera
         for (std::int64_t done = 0; done < n;) {
           const std::int64_t run = std::min(n - done, walker[i]->left());
           std::byte* to = o.data + walker[i]->offset() * static_cast<std::int64_t>(o.size());
-          void* from = static_cast<std::byte*>(buffer[i]) + static_cast<std::size_t>(done) * in_size;
+          void* from =
+              static_cast<std::byte*>(buffer[i]) + static_cast<std::size_t>(done) * in_size;
           if (o.accumulate) {
             const int c = compute_index(o.compute);
-            void* old = static_cast<std::byte*>(scratch.data()) + slot * static_cast<std::size_t>(count + i);
+            void* old = static_cast<std::byte*>(scratch.data()) +
+                        slot * static_cast<std::size_t>(count + i);
             k.load[static_cast<int>(o.type)][c](old, to, stride, static_cast<std::size_t>(run));
             const void* terms[2] = {from, old};
             k.forward[static_cast<int>(OpId::Add)][c](from, terms, static_cast<std::size_t>(run));

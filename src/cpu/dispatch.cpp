@@ -11,18 +11,18 @@ const Kernels* active_kernels = nullptr;
 
 namespace {
 
-#define LMP_ISA_TABLE(isa)                   \
-  [] {                                       \
-    static const Kernels table = [] {        \
-      Kernels k{};                           \
-      k.name = #isa;                         \
-      isa::fill_pointwise(k);                \
-      isa::fill_movement(k);                 \
-      isa::fill_random(k);                   \
-      k.gemm = &isa::gemm;                   \
-      return k;                              \
-    }();                                     \
-    return &table;                           \
+#define LMP_ISA_TABLE(isa)            \
+  [] {                                \
+    static const Kernels table = [] { \
+      Kernels k{};                    \
+      k.name = #isa;                  \
+      isa::fill_pointwise(k);         \
+      isa::fill_movement(k);          \
+      isa::fill_random(k);            \
+      k.gemm = &isa::gemm;            \
+      return k;                       \
+    }();                              \
+    return &table;                    \
   }()
 
 int best_level() {
@@ -32,7 +32,8 @@ int best_level() {
       __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
       __builtin_cpu_supports("avx512vl"))
     return 2;
-  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2"))
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+      __builtin_cpu_supports("bmi2"))
     return 1;
 #endif
   return 0;
@@ -47,7 +48,8 @@ const Kernels& select_kernels() {
     const int wanted = name == "baseline" ? 0 : name == "avx2" ? 1 : name == "avx512" ? 2 : -1;
     if (wanted < 0 || wanted > level)
       throw ValueError(tensor::detail::concat("LAMPPP_ISA=", asked, ": this CPU offers baseline",
-                                              level > 0 ? ", avx2" : "", level > 1 ? ", avx512" : ""));
+                                              level > 0 ? ", avx2" : "",
+                                              level > 1 ? ", avx512" : ""));
     level = wanted;
   }
 #if defined(__x86_64__)

@@ -27,25 +27,32 @@ struct Axes {
 };
 
 // All indices, in [0, size): checked before anything is written.
-std::vector<std::int64_t> checked_indices(const char* op, const Tensor& index, std::int64_t size, int axis) {
+std::vector<std::int64_t> checked_indices(const char* op, const Tensor& index, std::int64_t size,
+                                          int axis) {
   const auto* from = static_cast<const std::int64_t*>(index.data());
   std::vector<std::int64_t> out(from, from + index.numel());
   for (std::int64_t& i : out) {
     if (i < -size || i >= size)
-      throw IndexError(concat(op, ": index ", i, " is out of range for axis ", axis, " of size ", size));
+      throw IndexError(
+          concat(op, ": index ", i, " is out of range for axis ", axis, " of size ", size));
     if (i < 0) i += size;
   }
   return out;
 }
 
-// Runs f with a value of an unsigned type as wide as an element: what moves data without looking at it.
+// Runs f with a value of an unsigned type as wide as an element: what moves data without looking at
+// it.
 template <class F>
 void by_size(DataType type, F&& f) {
   switch (tensor::size_of(type)) {
-    case 1: return f(std::uint8_t{});
-    case 2: return f(std::uint16_t{});
-    case 4: return f(std::uint32_t{});
-    default: return f(std::uint64_t{});
+    case 1:
+      return f(std::uint8_t{});
+    case 2:
+      return f(std::uint16_t{});
+    case 4:
+      return f(std::uint32_t{});
+    default:
+      return f(std::uint64_t{});
   }
 }
 
@@ -57,26 +64,37 @@ void by_sum(DataType type, F&& f) {
     return [](T a, T b) { return static_cast<T>(a + b); };
   };
   switch (type) {
-    case DataType::Bool: return f(std::uint8_t{}, [](std::uint8_t a, std::uint8_t b) { return static_cast<std::uint8_t>(a | b); });
+    case DataType::Bool:
+      return f(std::uint8_t{},
+               [](std::uint8_t a, std::uint8_t b) { return static_cast<std::uint8_t>(a | b); });
     case DataType::UInt8:
-    case DataType::Int8: return f(std::uint8_t{}, wrap(std::uint8_t{}));
-    case DataType::Int16: return f(std::uint16_t{}, wrap(std::uint16_t{}));
-    case DataType::Int32: return f(std::uint32_t{}, wrap(std::uint32_t{}));
-    case DataType::Int64: return f(std::uint64_t{}, wrap(std::uint64_t{}));
+    case DataType::Int8:
+      return f(std::uint8_t{}, wrap(std::uint8_t{}));
+    case DataType::Int16:
+      return f(std::uint16_t{}, wrap(std::uint16_t{}));
+    case DataType::Int32:
+      return f(std::uint32_t{}, wrap(std::uint32_t{}));
+    case DataType::Int64:
+      return f(std::uint64_t{}, wrap(std::uint64_t{}));
     case DataType::Float16:
-      return f(tensor::Half{}, [](tensor::Half a, tensor::Half b) { return tensor::Half(float{a} + float{b}); });
+      return f(tensor::Half{},
+               [](tensor::Half a, tensor::Half b) { return tensor::Half(float{a} + float{b}); });
     case DataType::BFloat16:
-      return f(tensor::BFloat16{},
-               [](tensor::BFloat16 a, tensor::BFloat16 b) { return tensor::BFloat16(float{a} + float{b}); });
-    case DataType::Float32: return f(float{}, [](float a, float b) { return a + b; });
-    case DataType::Float64: return f(double{}, [](double a, double b) { return a + b; });
+      return f(tensor::BFloat16{}, [](tensor::BFloat16 a, tensor::BFloat16 b) {
+        return tensor::BFloat16(float{a} + float{b});
+      });
+    case DataType::Float32:
+      return f(float{}, [](float a, float b) { return a + b; });
+    case DataType::Float64:
+      return f(double{}, [](double a, double b) { return a + b; });
   }
 }
 
-// The offsets, in the data along `axis` of shape `whole`, of the positions of a dense tensor of shape
-// `part` with its entry along `axis` replaced by indices[position].
+// The offsets, in the data along `axis` of shape `whole`, of the positions of a dense tensor of
+// shape `part` with its entry along `axis` replaced by indices[position].
 template <class F>
-void for_each_indexed(const Shape& part, const Shape& whole, int axis, const std::vector<std::int64_t>& indices, F&& f) {
+void for_each_indexed(const Shape& part, const Shape& whole, int axis,
+                      const std::vector<std::int64_t>& indices, F&& f) {
   const IntList dense = tensor::detail::dense_strides(whole);
   IntList strides = dense;
   const auto a = static_cast<std::size_t>(axis);
@@ -95,7 +113,8 @@ void for_each_indexed(const Shape& part, const Shape& whole, int axis, const std
 
 }  // namespace
 
-void index_select(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index) {
+void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
+                  const Tensor& index) {
   const std::vector<std::int64_t> at = checked_indices(op, index, x.shape().dim(axis), axis);
   const Tensor source = x.contiguous();
   const Axes axes(source.shape(), axis);
@@ -104,15 +123,18 @@ void index_select(const char* op, const Tensor& out, const Tensor& x, int axis, 
   const auto* from = static_cast<const std::byte*>(source.data());
   auto* to = static_cast<std::byte*>(out.data());
   if (row == 0) return;
-  parallel_for(axes.outer * count, std::max<std::int64_t>(1, 4 * kChunk / row), [&](std::int64_t begin, std::int64_t end) {
-    for (std::int64_t i = begin; i < end; ++i) {
-      const std::int64_t picked = i / count * axes.size + at[static_cast<std::size_t>(i % count)];
-      std::memcpy(to + i * row, from + picked * row, static_cast<std::size_t>(row));
-    }
-  });
+  parallel_for(axes.outer * count, std::max<std::int64_t>(1, 4 * kChunk / row),
+               [&](std::int64_t begin, std::int64_t end) {
+                 for (std::int64_t i = begin; i < end; ++i) {
+                   const std::int64_t picked =
+                       i / count * axes.size + at[static_cast<std::size_t>(i % count)];
+                   std::memcpy(to + i * row, from + picked * row, static_cast<std::size_t>(row));
+                 }
+               });
 }
 
-void index_add(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source) {
+void index_add(const char* op, const Tensor& out, int axis, const Tensor& index,
+               const Tensor& source) {
   const std::vector<std::int64_t> at = checked_indices(op, index, out.shape().dim(axis), axis);
   const Tensor rows = source.contiguous();
   const Axes axes(out.shape(), axis);
@@ -142,7 +164,8 @@ void gather(const char* op, const Tensor& out, const Tensor& x, int axis, const 
   });
 }
 
-void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source, bool add) {
+void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source,
+             bool add) {
   const std::vector<std::int64_t> at = checked_indices(op, index, out.shape().dim(axis), axis);
   const Tensor values = source.contiguous();
   if (add) {
@@ -150,8 +173,9 @@ void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, c
       using T = decltype(zero);
       const auto* from = static_cast<const T*>(values.data());
       auto* to = static_cast<T*>(out.data());
-      for_each_indexed(index.shape(), out.shape(), axis, at,
-                       [&](std::int64_t i, std::int64_t offset) { to[offset] = sum(to[offset], from[i]); });
+      for_each_indexed(
+          index.shape(), out.shape(), axis, at,
+          [&](std::int64_t i, std::int64_t offset) { to[offset] = sum(to[offset], from[i]); });
     });
     return;
   }
@@ -202,14 +226,30 @@ void argsort(const Tensor& out, const Tensor& x, int axis, bool descending) {
   const Tensor rows = x.movedim(axis, -1).astype(compute_type(x.type())).contiguous();
   const Tensor order = tensor::detail::allocate(rows.shape(), DataType::Int64, {});
   switch (rows.type()) {
-    case DataType::Bool: argsort_rows<bool>(order, rows, descending); break;
-    case DataType::UInt8: argsort_rows<std::uint8_t>(order, rows, descending); break;
-    case DataType::Int8: argsort_rows<std::int8_t>(order, rows, descending); break;
-    case DataType::Int16: argsort_rows<std::int16_t>(order, rows, descending); break;
-    case DataType::Int32: argsort_rows<std::int32_t>(order, rows, descending); break;
-    case DataType::Int64: argsort_rows<std::int64_t>(order, rows, descending); break;
-    case DataType::Float64: argsort_rows<double>(order, rows, descending); break;
-    default: argsort_rows<float>(order, rows, descending); break;
+    case DataType::Bool:
+      argsort_rows<bool>(order, rows, descending);
+      break;
+    case DataType::UInt8:
+      argsort_rows<std::uint8_t>(order, rows, descending);
+      break;
+    case DataType::Int8:
+      argsort_rows<std::int8_t>(order, rows, descending);
+      break;
+    case DataType::Int16:
+      argsort_rows<std::int16_t>(order, rows, descending);
+      break;
+    case DataType::Int32:
+      argsort_rows<std::int32_t>(order, rows, descending);
+      break;
+    case DataType::Int64:
+      argsort_rows<std::int64_t>(order, rows, descending);
+      break;
+    case DataType::Float64:
+      argsort_rows<double>(order, rows, descending);
+      break;
+    default:
+      argsort_rows<float>(order, rows, descending);
+      break;
   }
   copy(out.movedim(axis, -1), order);
 }
@@ -256,7 +296,8 @@ void random(tensor::detail::Distribution distribution, const Tensor& out, std::u
     const std::int64_t step = kBlock / 4 * per_block;
     for (std::int64_t at = begin; at < end; at += step) {
       const auto n = static_cast<std::size_t>(std::min(step, end - at));
-      const auto blocks = (n + static_cast<std::size_t>(per_block) - 1) / static_cast<std::size_t>(per_block);
+      const auto blocks =
+          (n + static_cast<std::size_t>(per_block) - 1) / static_cast<std::size_t>(per_block);
       k.philox(words, seed, offset + static_cast<std::uint64_t>(at / per_block), blocks);
       const std::size_t made = blocks * static_cast<std::size_t>(per_block);
       if (keep != ~0u)
@@ -270,7 +311,8 @@ void random(tensor::detail::Distribution distribution, const Tensor& out, std::u
   });
 }
 
-void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed, std::uint64_t offset) {
+void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
+                  std::uint64_t offset) {
   kernels().philox(out, seed, offset, blocks);
 }
 

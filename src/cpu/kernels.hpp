@@ -14,43 +14,47 @@ using table::kReductions;
 using table::OpId;
 using table::Reduction;
 
-/// The types that kernels compute in: every storage type but the halves, which are float in registers.
+/// The types that kernels compute in: every storage type but the halves, which are float in
+/// registers.
 inline constexpr int kComputeTypes = 8;
 constexpr int compute_index(tensor::DataType type) noexcept {
   constexpr int indices[tensor::kDataTypeCount] = {0, 1, 2, 3, 4, 5, 6, 6, 6, 7};
   return indices[static_cast<int>(type)];
 }
 constexpr tensor::DataType compute_type(tensor::DataType type) noexcept {
-  return type == tensor::DataType::Float16 || type == tensor::DataType::BFloat16 ? tensor::DataType::Float32
-                                                                                 : type;
+  return type == tensor::DataType::Float16 || type == tensor::DataType::BFloat16
+             ? tensor::DataType::Float32
+             : type;
 }
 
 /// Elements a block holds: what pointwise kernels are handed at a time where data has to be cast or
 /// gathered first, so that scratch stays in the first-level cache.
 inline constexpr std::int64_t kBlock = 1024;
 
-/// out[i] = op(in[0][i], ...), all dense and in the compute type (Bool results as bool, conditions as bool).
-/// `out` may be one of the inputs.
+/// out[i] = op(in[0][i], ...), all dense and in the compute type (Bool results as bool, conditions
+/// as bool). `out` may be one of the inputs.
 using ForwardFn = void (*)(void* out, const void* const* in, std::size_t n);
-/// out[k][i] = the gradient of operand k; `out` of operands that are not asked for is null. Inputs that the
-/// gradient does not touch may be any n readable elements.
-using BackwardFn = void (*)(void* const* out, const void* gradient, const void* const* in, const void* result,
-                            std::size_t n);
+/// out[k][i] = the gradient of operand k; `out` of operands that are not asked for is null. Inputs
+/// that the gradient does not touch may be any n readable elements.
+using BackwardFn = void (*)(void* const* out, const void* gradient, const void* const* in,
+                            const void* result, std::size_t n);
 /// Reads n elements `stride` apart into dense scratch, converting.
 using LoadFn = void (*)(void* out, const void* in, std::int64_t stride, std::size_t n);
 /// Writes n dense elements `stride` apart, converting.
 using StoreFn = void (*)(void* out, std::int64_t stride, const void* in, std::size_t n);
 /// One value out of n dense elements, n >= 1.
 using ReduceFn = void (*)(void* out, const void* in, std::size_t n);
-/// The first extreme of n dense elements that follow `position` elements seen before: updates best and
-/// index.
-using ArgRowFn = void (*)(void* best, std::int64_t* index, const void* in, std::int64_t position, std::size_t n);
+/// The first extreme of n dense elements that follow `position` elements seen before: updates best
+/// and index.
+using ArgRowFn = void (*)(void* best, std::int64_t* index, const void* in, std::int64_t position,
+                          std::size_t n);
 /// The same for n columns, of which `in` is row `position`.
 using ArgColumnsFn = ArgRowFn;
 using CumsumFn = void (*)(void* out, const void* in, std::size_t n);
 
 /// Draws blocks of four 32-bit words: block i from the counter `first + i`.
-using PhiloxFn = void (*)(std::uint32_t* out, std::uint64_t seed, std::uint64_t first, std::size_t blocks);
+using PhiloxFn = void (*)(std::uint32_t* out, std::uint64_t seed, std::uint64_t first,
+                          std::size_t blocks);
 
 /// What one instruction set offers. Null where a combination does not exist.
 struct Kernels {
@@ -65,15 +69,16 @@ struct Kernels {
   CumsumFn cumsum[kComputeTypes];
   PhiloxFn philox;
   void (*uniform[2])(void* out, const std::uint32_t* words, std::size_t n);  // float, double
-  void (*normal[2])(void* out, const std::uint32_t* words, double mean, double deviation, std::size_t n);
+  void (*normal[2])(void* out, const std::uint32_t* words, double mean, double deviation,
+                    std::size_t n);
   GemmFn gemm;
 };
 
-#define LMP_DECLARE_ISA(isa)                \
-  namespace isa {                           \
-  void fill_pointwise(Kernels& kernels);    \
-  void fill_movement(Kernels& kernels);     \
-  void fill_random(Kernels& kernels);       \
+#define LMP_DECLARE_ISA(isa)             \
+  namespace isa {                        \
+  void fill_pointwise(Kernels& kernels); \
+  void fill_movement(Kernels& kernels);  \
+  void fill_random(Kernels& kernels);    \
   }
 LMP_DECLARE_ISA(baseline)
 LMP_DECLARE_ISA(avx2)

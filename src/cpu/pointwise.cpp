@@ -24,19 +24,36 @@ struct Constant {
     const auto put = [&](auto value) { std::memcpy(bytes, &value, sizeof(value)); };
     const bool is_float = number.kind() == Number::Kind::Float;
     switch (type) {
-      case DataType::Bool: put(is_float ? number.to_double() != 0 : number.integer() != 0); break;
-      case DataType::UInt8: put(static_cast<std::uint8_t>(number.integer())); break;
-      case DataType::Int8: put(static_cast<std::int8_t>(number.integer())); break;
-      case DataType::Int16: put(static_cast<std::int16_t>(number.integer())); break;
-      case DataType::Int32: put(static_cast<std::int32_t>(number.integer())); break;
-      case DataType::Int64: put(number.integer()); break;
-      case DataType::Float64: put(number.to_double()); break;
-      default: put(static_cast<float>(number.to_double())); break;
+      case DataType::Bool:
+        put(is_float ? number.to_double() != 0 : number.integer() != 0);
+        break;
+      case DataType::UInt8:
+        put(static_cast<std::uint8_t>(number.integer()));
+        break;
+      case DataType::Int8:
+        put(static_cast<std::int8_t>(number.integer()));
+        break;
+      case DataType::Int16:
+        put(static_cast<std::int16_t>(number.integer()));
+        break;
+      case DataType::Int32:
+        put(static_cast<std::int32_t>(number.integer()));
+        break;
+      case DataType::Int64:
+        put(number.integer());
+        break;
+      case DataType::Float64:
+        put(number.to_double());
+        break;
+      default:
+        put(static_cast<float>(number.to_double()));
+        break;
     }
   }
 };
 
-// Numbers are repeated on the stack for tensors up to this size; the block loop does it for larger ones.
+// Numbers are repeated on the stack for tensors up to this size; the block loop does it for larger
+// ones.
 constexpr std::int64_t kRepeats = 64;
 
 // Work a task has to be worth: transcendental functions take about four times what arithmetic does.
@@ -61,7 +78,9 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
   bool direct = out.is_contiguous() && out.type() == result && numel <= chunk_of(op);
   for (int i = 0; direct && i < count; ++i) {
     const Tensor* t = in[i].tensor;
-    direct = t ? t->is_contiguous() && t->type() == compute_of(op, i, compute) && t->shape() == out.shape() : small;
+    direct = t ? t->is_contiguous() && t->type() == compute_of(op, i, compute) &&
+                     t->shape() == out.shape()
+               : small;
   }
   if (direct) [[likely]] {
     if (numel == 0) return;
@@ -72,8 +91,8 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
       if (in[i].tensor) continue;
       const DataType wanted = compute_of(op, i, compute);
       const Constant number(in[i].number, wanted);
-      kernels().load[static_cast<int>(wanted)][compute_index(wanted)](repeated[i], number.bytes, 0,
-                                                                      static_cast<std::size_t>(numel));
+      kernels().load[static_cast<int>(wanted)][compute_index(wanted)](
+          repeated[i], number.bytes, 0, static_cast<std::size_t>(numel));
     }
     kernel(out.data(), pointers, static_cast<std::size_t>(numel));
     return;
@@ -118,7 +137,8 @@ void backward(OpId id, const GradientTarget* out, const Tensor& g, const Operand
     if (out[i].tensor) direct = !out[i].accumulate && out[i].tensor->type() == compute;
     if (direct && reads >> i & 1) {
       const Tensor* t = in[i].tensor;
-      direct = t && t->is_contiguous() && t->type() == compute_of(op, i, compute) && t->shape() == g.shape();
+      direct = t && t->is_contiguous() && t->type() == compute_of(op, i, compute) &&
+               t->shape() == g.shape();
     }
   }
   if (direct && (reads & 8)) direct = result.type() == compute && result.is_contiguous();
@@ -130,7 +150,8 @@ void backward(OpId id, const GradientTarget* out, const Tensor& g, const Operand
       if (out[i].tensor) outputs[i] = out[i].tensor->data();
       inputs[i] = reads >> i & 1 ? in[i].tensor->data() : g.data();
     }
-    kernel(outputs, g.data(), inputs, reads & 8 ? result.data() : g.data(), static_cast<std::size_t>(numel));
+    kernel(outputs, g.data(), inputs, reads & 8 ? result.data() : g.data(),
+           static_cast<std::size_t>(numel));
     return;
   }
 
@@ -177,9 +198,11 @@ namespace {
 
 // The everyday small case: one element repeated into dense memory. False where it is not that.
 bool spread(const Tensor& to, const void* element, DataType type) {
-  if (!to.is_contiguous() || to.type() != compute_type(to.type()) || to.numel() > kBlock) return false;
+  if (!to.is_contiguous() || to.type() != compute_type(to.type()) || to.numel() > kBlock)
+    return false;
   if (to.numel() > 0)
-    kernels().load[static_cast<int>(type)][compute_index(to.type())](to.data(), element, 0, to.numel());
+    kernels().load[static_cast<int>(type)][compute_index(to.type())](to.data(), element, 0,
+                                                                     to.numel());
   return true;
 }
 
@@ -198,9 +221,11 @@ void copy(const Tensor& to, const Tensor& from) {
   if (to.is_contiguous() && from.is_contiguous() && to.type() == from.type()) {
     auto* out = static_cast<std::byte*>(to.data());
     const auto* in = static_cast<const std::byte*>(from.data());
-    tensor::detail::parallel_for(numel, kChunk * 8 / size, [&](std::int64_t begin, std::int64_t end) {
-      std::memcpy(out + begin * size, in + begin * size, static_cast<std::size_t>((end - begin) * size));
-    });
+    tensor::detail::parallel_for(numel, kChunk * 8 / size,
+                                 [&](std::int64_t begin, std::int64_t end) {
+                                   std::memcpy(out + begin * size, in + begin * size,
+                                               static_cast<std::size_t>((end - begin) * size));
+                                 });
     return;
   }
   // The kernel is the identity: casting and striding happen as blocks are loaded and stored.

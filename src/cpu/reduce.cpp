@@ -19,10 +19,11 @@ using tensor::detail::RunWalker;
 namespace {
 
 // Note [Reductions]
-// The axes split into kept and reduced ones. Where the elements of a reduced axis lie closest together, a
-// value is made of rows of up to kRow elements (a kernel with many lanes); else whole rows of neighbouring
-// outputs are added up at a time. Either way parts are joined pairwise, in a tree that depends on the sizes
-// alone, so rounding errors grow with log n and results do not depend on threads.
+// The axes split into kept and reduced ones. Where the elements of a reduced axis lie closest
+// together, a value is made of rows of up to kRow elements (a kernel with many lanes); else whole
+// rows of neighbouring outputs are added up at a time. Either way parts are joined pairwise, in a
+// tree that depends on the sizes alone, so rounding errors grow with log n and results do not
+// depend on threads.
 constexpr std::int64_t kRow = 4096;        // elements a row kernel takes
 constexpr std::int64_t kSegment = 65536;   // elements of a reduction that one task handles
 constexpr std::int64_t kColumns = kBlock;  // outputs side by side
@@ -81,7 +82,8 @@ struct RowReduction {
       return r.row(out, base + walker.offset() * r.size, static_cast<std::size_t>(n));
     for (std::int64_t done = 0; done < n;) {
       const std::int64_t run = std::min(n - done, walker.left());
-      r.load(scratch + done * r.wide, base + walker.offset() * r.size, stride, static_cast<std::size_t>(run));
+      r.load(scratch + done * r.wide, base + walker.offset() * r.size, stride,
+             static_cast<std::size_t>(run));
       walker.advance(run);
       done += run;
     }
@@ -125,7 +127,8 @@ struct ColumnReduction {
 };
 
 // Joins n parts of `width` accumulators, `slot` bytes apart, pairwise into the first.
-void join_parts(const Reducer& r, std::byte* parts, std::int64_t n, std::int64_t slot, std::int64_t width) {
+void join_parts(const Reducer& r, std::byte* parts, std::int64_t n, std::int64_t slot,
+                std::int64_t width) {
   for (std::int64_t step = 1; step < n; step *= 2)
     for (std::int64_t i = 0; i + step < n; i += 2 * step)
       r.combine(parts + i * slot, parts + (i + step) * slot, width);
@@ -140,10 +143,12 @@ void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x) {
   if (total == 0) return fill(out, reduction == table::Reduction::Prod ? 1 : 0);
 
   const Reducer r(reduction, x.type(), out.type());
-  if (outputs == 1 && total <= kRow && x.is_contiguous() && x.type() == r.compute && out.type() == r.compute)
+  if (outputs == 1 && total <= kRow && x.is_contiguous() && x.type() == r.compute &&
+      out.type() == r.compute)
     return r.row(out.data(), x.data(), static_cast<std::size_t>(total));
   // Halves accumulate in float and are rounded once.
-  const Tensor target = r.compute == out.type() ? out : tensor::detail::allocate(out.shape(), r.compute, {});
+  const Tensor target =
+      r.compute == out.type() ? out : tensor::detail::allocate(out.shape(), r.compute, {});
 
   IntList kept_shape, kept_strides, reduced_shape, reduced_strides;
   std::int64_t kept_step = INT64_MAX, reduced_step = INT64_MAX;
@@ -175,16 +180,19 @@ void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x) {
 
   const std::int64_t slot = width * r.wide;
   const Scratch parts(segments > 1 ? static_cast<std::size_t>(units * segments * slot) : 1);
-  const std::int64_t tasks_at_once = std::max<std::int64_t>(1, kChunk / (width * std::min(n, rows)));
+  const std::int64_t tasks_at_once =
+      std::max<std::int64_t>(1, kChunk / (width * std::min(n, rows)));
   parallel_for(units * segments, tasks_at_once, [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t scratch_rows = by_columns ? ColumnReduction::scratch_rows(std::min(n, rows)) : 0;
+    const std::int64_t scratch_rows =
+        by_columns ? ColumnReduction::scratch_rows(std::min(n, rows)) : 0;
     Scratch scratch(static_cast<std::size_t>(by_columns ? scratch_rows * slot : kRow * r.wide));
     for (std::int64_t task = begin; task < end; ++task) {
       const std::int64_t unit = task / segments, segment = task % segments;
       const std::int64_t first = segment * rows, count = std::min(rows, n - first);
       const std::int64_t column = unit % blocks * width, output = unit / blocks * inner + column;
       const RunWalker at(kept.sizes, kept.strides[1], kept.ndim, output);
-      std::byte* into = segments > 1 ? static_cast<std::byte*>(parts.data()) + task * slot : to + output * r.wide;
+      std::byte* into =
+          segments > 1 ? static_cast<std::byte*>(parts.data()) + task * slot : to + output * r.wide;
       auto* space = static_cast<std::byte*>(scratch.data());
       if (by_columns)
         ColumnReduction{r, reduced, base + at.offset() * r.size, std::min(width, inner - column),
@@ -198,7 +206,8 @@ void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x) {
       const std::int64_t column = unit % blocks * width, count = std::min(width, inner - column);
       std::byte* mine = static_cast<std::byte*>(parts.data()) + unit * segments * slot;
       join_parts(r, mine, segments, slot, count);
-      std::memcpy(to + (unit / blocks * inner + column) * r.wide, mine, static_cast<std::size_t>(count * r.wide));
+      std::memcpy(to + (unit / blocks * inner + column) * r.wide, mine,
+                  static_cast<std::size_t>(count * r.wide));
     }
   }
   if (!target.shares_storage(out)) copy(out, target);
@@ -224,40 +233,46 @@ void arg_extreme(bool largest, const Tensor& out, const Tensor& x, int axis) {
   auto* to = static_cast<std::int64_t*>(out.data());
   const auto* base = static_cast<const std::byte*>(source.data());
 
-  const bool by_columns = kept.ndim > 0 && kept.strides[1][kept.ndim - 1] == 1 && std::abs(step) != 1;
+  const bool by_columns =
+      kept.ndim > 0 && kept.strides[1][kept.ndim - 1] == 1 && std::abs(step) != 1;
   const std::int64_t inner = by_columns ? kept.sizes[kept.ndim - 1] : 1;
   const std::int64_t width = std::min(inner, kColumns), blocks = (inner + width - 1) / width;
   const std::int64_t units = kept.numel / inner * blocks;
-  parallel_for(units, std::max<std::int64_t>(1, kChunk / (n * width)), [&](std::int64_t begin, std::int64_t end) {
-    Scratch scratch(static_cast<std::size_t>(kBlock * 8));
-    for (std::int64_t unit = begin; unit < end; ++unit) {
-      const std::int64_t column = unit % blocks * width, output = unit / blocks * inner + column;
-      const std::byte* from =
-          base + RunWalker(kept.sizes, kept.strides[1], kept.ndim, output).offset() * size;
-      if (by_columns) {
-        const auto count = static_cast<std::size_t>(std::min(width, inner - column));
-        for (std::int64_t i = 0; i < n; ++i) columns(scratch.data(), to + output, from + i * step * size, i, count);
-        continue;
-      }
-      alignas(8) std::byte best[8] = {};
-      to[output] = -1;
-      for (std::int64_t i = 0; i < n; i += kBlock) {
-        const std::int64_t count = std::min(kBlock, n - i);
-        const void* values = from + i * step * size;
-        if (step != 1) {
-          load(scratch.data(), values, step, static_cast<std::size_t>(count));
-          values = scratch.data();
-        }
-        row(best, to + output, values, i, static_cast<std::size_t>(count));
-      }
-    }
-  });
+  parallel_for(units, std::max<std::int64_t>(1, kChunk / (n * width)),
+               [&](std::int64_t begin, std::int64_t end) {
+                 Scratch scratch(static_cast<std::size_t>(kBlock * 8));
+                 for (std::int64_t unit = begin; unit < end; ++unit) {
+                   const std::int64_t column = unit % blocks * width,
+                                      output = unit / blocks * inner + column;
+                   const std::byte* from =
+                       base +
+                       RunWalker(kept.sizes, kept.strides[1], kept.ndim, output).offset() * size;
+                   if (by_columns) {
+                     const auto count = static_cast<std::size_t>(std::min(width, inner - column));
+                     for (std::int64_t i = 0; i < n; ++i)
+                       columns(scratch.data(), to + output, from + i * step * size, i, count);
+                     continue;
+                   }
+                   alignas(8) std::byte best[8] = {};
+                   to[output] = -1;
+                   for (std::int64_t i = 0; i < n; i += kBlock) {
+                     const std::int64_t count = std::min(kBlock, n - i);
+                     const void* values = from + i * step * size;
+                     if (step != 1) {
+                       load(scratch.data(), values, step, static_cast<std::size_t>(count));
+                       values = scratch.data();
+                     }
+                     row(best, to + output, values, i, static_cast<std::size_t>(count));
+                   }
+                 }
+               });
 }
 
 void cumsum(const Tensor& out, const Tensor& x, int axis) {
   const DataType compute = compute_type(out.type());
   const Tensor source = x.astype(compute).contiguous();
-  const Tensor target = compute == out.type() ? out : tensor::detail::allocate(out.shape(), compute, {});
+  const Tensor target =
+      compute == out.type() ? out : tensor::detail::allocate(out.shape(), compute, {});
   const auto n = static_cast<std::int64_t>(source.shape()[static_cast<std::size_t>(axis)]);
   std::int64_t inner = 1;
   for (int d = axis + 1; d < source.ndim(); ++d) inner *= source.shape().dim(d);

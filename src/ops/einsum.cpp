@@ -29,13 +29,16 @@ std::string expand_dots(std::string_view equation, std::string_view term, int nd
     } else if ((term[i] >= 'a' && term[i] <= 'z') || (term[i] >= 'A' && term[i] <= 'Z')) {
       letters.push_back(term[i]);
     } else {
-      refuse(equation, "letters, commas, one \"...\" an operand and one \"->\" are all it may hold");
+      refuse(equation,
+             "letters, commas, one \"...\" an operand and one \"->\" are all it may hold");
     }
   }
-  if (ndim < 0) ndim = static_cast<int>(letters.size()) + (dots == std::string_view::npos ? 0 : hidden);
+  if (ndim < 0)
+    ndim = static_cast<int>(letters.size()) + (dots == std::string_view::npos ? 0 : hidden);
   const int extra = ndim - static_cast<int>(letters.size());
   if (extra < 0 || (extra > 0 && dots == std::string_view::npos))
-    refuse(equation, concat("\"", std::string(term), "\" names ", letters.size(), " axes, the operand has ", ndim));
+    refuse(equation, concat("\"", std::string(term), "\" names ", letters.size(),
+                            " axes, the operand has ", ndim));
   if (dots != std::string_view::npos) {
     hidden = std::max(hidden, extra);
     std::string inserted;
@@ -59,8 +62,10 @@ EinsumPlan plan_einsum(std::string_view equation, const std::vector<IntList>& sh
   int hidden = 0;
   for (std::size_t start = 0, i = 0;; ++i) {
     const std::size_t comma = inputs.find(',', start);
-    if (i >= shapes.size()) refuse(equation, concat("it names more operands than the ", shapes.size(), " given"));
-    terms.push_back(expand_dots(equation, inputs.substr(start, comma - start), static_cast<int>(shapes[i].size()), hidden));
+    if (i >= shapes.size())
+      refuse(equation, concat("it names more operands than the ", shapes.size(), " given"));
+    terms.push_back(expand_dots(equation, inputs.substr(start, comma - start),
+                                static_cast<int>(shapes[i].size()), hidden));
     if (comma == std::string_view::npos) break;
     start = comma + 1;
   }
@@ -82,7 +87,8 @@ EinsumPlan plan_einsum(std::string_view equation, const std::vector<IntList>& sh
   } else {
     out = expand_dots(equation, text.substr(arrow + 2), -1, hidden);
     for (char c : out) {
-      if (std::count(out.begin(), out.end(), c) > 1) refuse(equation, "a letter appears twice in the result");
+      if (std::count(out.begin(), out.end(), c) > 1)
+        refuse(equation, "a letter appears twice in the result");
       if (c >= 'A' && joined.find(c) == std::string::npos)
         refuse(equation, "a letter of the result is in no operand");
     }
@@ -99,8 +105,8 @@ EinsumPlan plan_einsum(std::string_view equation, const std::vector<IntList>& sh
       for (std::size_t d = 0; d < terms[i].size(); ++d) {
         if (terms[i][d] != c) continue;
         if (size != 1 && shapes[i][d] != 1 && shapes[i][d] != size)
-          throw ShapeError(concat("einsum(\"", std::string(equation), "\"): sizes ", size, " and ", shapes[i][d],
-                                  " of one letter do not agree"));
+          throw ShapeError(concat("einsum(\"", std::string(equation), "\"): sizes ", size, " and ",
+                                  shapes[i][d], " of one letter do not agree"));
         size = std::max(size, shapes[i][d]);
       }
   }

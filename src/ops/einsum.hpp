@@ -10,7 +10,8 @@
 
 namespace lmp::table {
 
-/// How operands are brought to common axes: the letters of the result in order, then the summed ones.
+/// How operands are brought to common axes: the letters of the result in order, then the summed
+/// ones.
 struct EinsumPlan {
   std::vector<std::vector<std::pair<int, int>>> diagonals;  // axis pairs, each moves to the end
   std::vector<tensor::IntList> orders;                      // permutation after that
@@ -23,16 +24,18 @@ tensor::Tensor triangle(const char* op, const tensor::Tensor& x);
 
 EinsumPlan plan_einsum(std::string_view equation, const std::vector<tensor::IntList>& shapes);
 
-/// The product of two operands with `kept` + `summed` axes, the last `summed` summed: a batched matrix product
-/// where axes of size 1 show which letters an operand lacks.
+/// The product of two operands with `kept` + `summed` axes, the last `summed` summed: a batched
+/// matrix product where axes of size 1 show which letters an operand lacks.
 template <class V>
 V contract(const V& a, const V& b, int kept, int summed) {
-  // Letters of both are batches, letters of one are rows or columns; summed letters of one are summed first.
+  // Letters of both are batches, letters of one are rows or columns; summed letters of one are
+  // summed first.
   V left = a, right = b;
   tensor::IntList batch, rows, columns, inner, shape;
   for (int d = 0; d < kept + summed; ++d) {
     const std::int64_t n = a.shape().dim(d), m = b.shape().dim(d);
-    if (n != m && n != 1 && m != 1) tensor::detail::broadcast_shapes("einsum", a.shape(), b.shape());
+    if (n != m && n != 1 && m != 1)
+      tensor::detail::broadcast_shapes("einsum", a.shape(), b.shape());
     if (d < kept)
       (n == m ? batch : m == 1 ? rows : columns).push_back(d);
     else if (n != m && m == 1)
@@ -55,13 +58,15 @@ V contract(const V& a, const V& b, int kept, int summed) {
     }
     return reshape(permute(x, order), sizes);
   };
-  const V product = matmul(arrange(left, rows, inner, columns), arrange(right, inner, columns, rows));
+  const V product =
+      matmul(arrange(left, rows, inner, columns), arrange(right, inner, columns, rows));
   // Back to the order of the result.
   tensor::IntList made, back;
   for (const tensor::IntList* part : Parts{&batch, &rows, &columns})
     for (std::int64_t d : *part) {
       made.push_back(d);
-      shape.push_back(std::max(a.shape().dim(static_cast<int>(d)), b.shape().dim(static_cast<int>(d))));
+      shape.push_back(
+          std::max(a.shape().dim(static_cast<int>(d)), b.shape().dim(static_cast<int>(d))));
     }
   for (int d = 0; d < kept; ++d)
     for (std::size_t i = 0; i < made.size(); ++i)

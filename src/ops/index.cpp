@@ -43,7 +43,8 @@ Tensor Scatter::winners(const Shape& whole, DataType type) const {
   const Tensor& at = index.tensor;
   const Tensor order =
       tensor::arange(0, static_cast<std::int64_t>(at.numel()), 1, at.device()).reshape(at.shape());
-  const Tensor last = tensor::ops::scatter(tensor::zeros(whole, at.device(), DataType::Int64), axis, at, order);
+  const Tensor last =
+      tensor::ops::scatter(tensor::zeros(whole, at.device(), DataType::Int64), axis, at, order);
   return tensor::ops::eq(tensor::ops::gather(last, axis, at), order).astype(type);
 }
 

@@ -2,7 +2,8 @@
 
 namespace lmp::table {
 
-/// What type a pointwise op computes in, given the promoted type of its operands, and what it returns.
+/// What type a pointwise op computes in, given the promoted type of its operands, and what it
+/// returns.
 enum class Promote : unsigned char {
   Common,   // computes in the promoted type and returns it
   Float,    // integers and Bool become Float32

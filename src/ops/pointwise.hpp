@@ -2,11 +2,12 @@
 // include/lamppp/tensor/pointwise.def; together that is all an op needs.
 //
 // Included once per instruction set and once for the device inside a namespace of its own, after
-// ops/math.hpp, with LMP_FN set to the qualifiers of a function; hence no include guard, no includes and
-// no namespace here. `fwd` runs on numbers. `grad` takes the incoming gradient, the operands and the
-// result; it runs on numbers (backward kernels), on Variables (gradients of gradients) and on a probe
-// that finds out what it touches (so that only that is saved). It selects with `where` instead of branching;
-// constants that are not integers come from of(like, value), in the type of `like`.
+// ops/math.hpp, with LMP_FN set to the qualifiers of a function; hence no include guard, no
+// includes and no namespace here. `fwd` runs on numbers. `grad` takes the incoming gradient, the
+// operands and the result; it runs on numbers (backward kernels), on Variables (gradients of
+// gradients) and on a probe that finds out what it touches (so that only that is saved). It selects
+// with `where` instead of branching; constants that are not integers come from of(like, value), in
+// the type of `like`.
 
 using lmp::table::Domain;
 using lmp::table::Grads;
@@ -15,7 +16,8 @@ using lmp::table::OpInfo;
 using lmp::table::Promote;
 
 template <class T>
-inline constexpr bool kIsFloat = static_cast<T>(0.5) != static_cast<T>(0) && static_cast<T>(2.5) != static_cast<T>(2) &&
+inline constexpr bool kIsFloat = static_cast<T>(0.5) != static_cast<T>(0) &&
+                                 static_cast<T>(2.5) != static_cast<T>(2) &&
                                  static_cast<T>(0.5) != static_cast<T>(1);
 
 LMP_FN float of(float, double value) { return static_cast<float>(value); }
@@ -28,8 +30,9 @@ LMP_FN auto where(bool condition, A a, B b) {
   return condition ? static_cast<T>(a) : static_cast<T>(b);
 }
 
-inline constexpr double kSqrt2OverPi = 0.797884560802865355880;    // sqrt(2 / pi)
-inline constexpr double kGeluCubic = 0.044715;  // Hendrycks and Gimpel, "Gaussian error linear units", 2016
+inline constexpr double kSqrt2OverPi = 0.797884560802865355880;  // sqrt(2 / pi)
+inline constexpr double kGeluCubic =
+    0.044715;  // Hendrycks and Gimpel, "Gaussian error linear units", 2016
 
 // Arithmetic. Integers wrap around.
 
@@ -40,7 +43,8 @@ struct Add {
 };
 
 struct Sub {
-  static constexpr OpInfo info{.name = "sub", .formula = "a - b", .promote = Promote::Common, .takes_bool = false};
+  static constexpr OpInfo info{
+      .name = "sub", .formula = "a - b", .promote = Promote::Common, .takes_bool = false};
   LMP_FN static auto fwd(auto a, auto b) { return sub(a, b); }
   LMP_FN static auto grad(auto g, auto, auto, auto) { return Grads{g, -g}; }
 };
@@ -70,8 +74,8 @@ struct Pow {
     else
       return ipow(a, b);
   }
-  // Where b is 0 the first factor is 0, so the exponent is kept from producing 0 * inf; where a is 0 the
-  // logarithm is.
+  // Where b is 0 the first factor is 0, so the exponent is kept from producing 0 * inf; where a is
+  // 0 the logarithm is.
   LMP_FN static auto grad(auto g, auto a, auto b, auto y) {
     return Grads{g * b * pow(a, where(b == 0, 0, b - 1)), g * y * log(where(a == 0, 1, a))};
   }
@@ -91,7 +95,8 @@ struct Maximum {
   static constexpr OpInfo info{"maximum", "the larger of a and b; NaN wins", Promote::Common};
   LMP_FN static auto fwd(auto a, auto b) { return maximum(a, b); }
   LMP_FN static auto grad(auto g, auto a, auto b, auto) {
-    return Grads{where(a > b, g, where(a == b, g / 2, 0)), where(b > a, g, where(a == b, g / 2, 0))};
+    return Grads{where(a > b, g, where(a == b, g / 2, 0)),
+                 where(b > a, g, where(a == b, g / 2, 0))};
   }
 };
 
@@ -99,12 +104,14 @@ struct Minimum {
   static constexpr OpInfo info{"minimum", "the smaller of a and b; NaN wins", Promote::Common};
   LMP_FN static auto fwd(auto a, auto b) { return minimum(a, b); }
   LMP_FN static auto grad(auto g, auto a, auto b, auto) {
-    return Grads{where(a < b, g, where(a == b, g / 2, 0)), where(b < a, g, where(a == b, g / 2, 0))};
+    return Grads{where(a < b, g, where(a == b, g / 2, 0)),
+                 where(b < a, g, where(a == b, g / 2, 0))};
   }
 };
 
 struct Atan2 {
-  static constexpr OpInfo info{"atan2", "angle of the point (b, a)", Promote::Float, {{-4, 4}, {0.5, 4}}};
+  static constexpr OpInfo info{
+      "atan2", "angle of the point (b, a)", Promote::Float, {{-4, 4}, {0.5, 4}}};
   LMP_FN static auto fwd(auto a, auto b) { return atan2(a, b); }
   LMP_FN static auto grad(auto g, auto a, auto b, auto) {
     return Grads{g * b / (a * a + b * b), -(g * a) / (a * a + b * b)};
@@ -112,7 +119,8 @@ struct Atan2 {
 };
 
 struct Neg {
-  static constexpr OpInfo info{.name = "neg", .formula = "-x", .promote = Promote::Common, .takes_bool = false};
+  static constexpr OpInfo info{
+      .name = "neg", .formula = "-x", .promote = Promote::Common, .takes_bool = false};
   LMP_FN static auto fwd(auto x) { return neg(x); }
   LMP_FN static auto grad(auto g, auto, auto) { return Grads{-g}; }
 };
@@ -120,7 +128,9 @@ struct Neg {
 struct Abs {
   static constexpr OpInfo info{"abs", "|x|", Promote::Common};
   LMP_FN static auto fwd(auto x) { return abs(x); }
-  LMP_FN static auto grad(auto g, auto x, auto) { return Grads{where(x > 0, g, where(x < 0, -g, 0))}; }
+  LMP_FN static auto grad(auto g, auto x, auto) {
+    return Grads{where(x > 0, g, where(x < 0, -g, 0))};
+  }
 };
 
 struct Sign {
@@ -257,9 +267,12 @@ struct Atan {
 };
 
 struct Erf {
-  static constexpr OpInfo info{"erf", "2 / sqrt(pi) * integral of e^(-t^2) from 0 to x", Promote::Float};
+  static constexpr OpInfo info{"erf", "2 / sqrt(pi) * integral of e^(-t^2) from 0 to x",
+                               Promote::Float};
   LMP_FN static auto fwd(auto x) { return erf(x); }
-  LMP_FN static auto grad(auto g, auto x, auto) { return Grads{g * of(g, kTwoOverSqrtPi) * exp(-(x * x))}; }
+  LMP_FN static auto grad(auto g, auto x, auto) {
+    return Grads{g * of(g, kTwoOverSqrtPi) * exp(-(x * x))};
+  }
 };
 
 // Rounding. The gradient is 0 almost everywhere, and taken as 0.
@@ -333,20 +346,26 @@ struct LeakyRelu {
 
 struct Gelu {
   static constexpr OpInfo info{"gelu", "x * (1 + erf(x / sqrt(2))) / 2", Promote::Float};
-  LMP_FN static auto fwd(auto x) { return x * (1 + erf(x * of(x, kSqrtHalf))) / 2; }
+  LMP_FN static auto fwd(auto x) { return x * ((1 + erf(x * of(x, kSqrtHalf))) / 2); }
   LMP_FN static auto grad(auto g, auto x, auto) {
-    return Grads{g * ((1 + erf(x * of(x, kSqrtHalf))) / 2 + x * of(x, kOneOverSqrt2Pi) * exp(-(x * x) / 2))};
+    return Grads{
+        g * ((1 + erf(x * of(x, kSqrtHalf))) / 2 + x * of(x, kOneOverSqrt2Pi) * exp(-(x * x) / 2))};
   }
 };
 
 struct GeluTanh {
   static constexpr OpInfo info{"gelu_tanh", "x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3))) / 2",
                                Promote::Float};
-  LMP_FN static auto inner(auto x) { return of(x, kSqrt2OverPi) * (x + of(x, kGeluCubic) * x * x * x); }
-  LMP_FN static auto fwd(auto x) { return x * (1 + tanh(inner(x))) / 2; }
+  LMP_FN static auto inner(auto x) {
+    return of(x, kSqrt2OverPi) * (x + of(x, kGeluCubic) * x * x * x);
+  }
+  LMP_FN static auto fwd(auto x) { return x * ((1 + tanh(inner(x))) / 2); }
   LMP_FN static auto grad(auto g, auto x, auto) {
     auto t = tanh(inner(x));
-    return Grads{g * ((1 + t) + x * (1 - t * t) * of(x, kSqrt2OverPi) * (1 + of(x, 3 * kGeluCubic) * x * x)) / 2};
+    return Grads{
+        g *
+        ((1 + t) + x * (1 - t * t) * of(x, kSqrt2OverPi) * (1 + of(x, 3 * kGeluCubic) * x * x)) /
+        2};
   }
 };
 
@@ -449,11 +468,9 @@ struct Where {
 };
 
 struct Clamp {
-  static constexpr OpInfo info{"clamp", "min(max(x, low), high)", Promote::Common, {{-4, 4}, {-2, 0}, {0, 2}}};
-  LMP_FN static auto fwd(auto x, auto low, auto high) {
-    auto raised = where(x < low, low, x);
-    return where(raised > high, high, raised);
-  }
+  static constexpr OpInfo info{
+      "clamp", "min(max(x, low), high)", Promote::Common, {{-4, 4}, {-2, 0}, {0, 2}}};
+  LMP_FN static auto fwd(auto x, auto low, auto high) { return minimum(high, maximum(low, x)); }
   LMP_FN static auto grad(auto g, auto x, auto low, auto high, auto) {
     auto inside = where(x < low, 0, where(x > high, 0, g));
     return Grads{inside, where(x < low, where(low > high, 0, g), 0),

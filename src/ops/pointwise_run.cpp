@@ -19,12 +19,17 @@ bool number_fits(Number number, DataType type) noexcept {
   if (!is_integer(type) || number.kind() == Number::Kind::Float) return true;
   const std::int64_t v = number.integer();
   switch (type) {
-    case DataType::UInt8: return v >= 0 && v <= 255;
-    case DataType::Int8: return v >= -128 && v <= 127;
-    case DataType::Int16: return v >= -32768 && v <= 32767;
+    case DataType::UInt8:
+      return v >= 0 && v <= 255;
+    case DataType::Int8:
+      return v >= -128 && v <= 127;
+    case DataType::Int16:
+      return v >= -32768 && v <= 32767;
     case DataType::Int32:
-      return v >= std::numeric_limits<std::int32_t>::min() && v <= std::numeric_limits<std::int32_t>::max();
-    default: return true;
+      return v >= std::numeric_limits<std::int32_t>::min() &&
+             v <= std::numeric_limits<std::int32_t>::max();
+    default:
+      return true;
   }
 }
 
@@ -84,9 +89,11 @@ Plan make_plan(const PointwiseOp& op, const Operand* in, int count) {
     }
   }
   plan.compute = promoted(op, in, count);
-  if (op.info.promote == Promote::Float && !is_floating(plan.compute)) plan.compute = DataType::Float32;
+  if (op.info.promote == Promote::Float && !is_floating(plan.compute))
+    plan.compute = DataType::Float32;
   if (plan.compute == DataType::Bool && !op.info.takes_bool)
-    throw TypeError(concat(op.info.name, ": not defined for Bool; convert with astype(Int64), or use ",
+    throw TypeError(concat(op.info.name,
+                           ": not defined for Bool; convert with astype(Int64), or use ",
                            "logical_not and logical_xor"));
   plan.result = op.info.promote == Promote::Compare ? DataType::Bool : plan.compute;
   return plan;
@@ -96,12 +103,13 @@ Plan make_plan(const PointwiseOp& op, const Operand* in, int count) {
 void check_integer_operands(OpId op, DataType compute, const Operand* in) {
   if (is_floating(compute) || (op != OpId::Remainder && op != OpId::Pow)) return;
   const bool power = op == OpId::Pow;
-  const bool bad =
-      in[1].tensor ? (power ? any(lt(*in[1].tensor, 0)) : any(eq(*in[1].tensor, 0))).item() != 0
-                   : (power ? in[1].number.integer() < 0 : in[1].number.integer() == 0);
+  const bool bad = in[1].tensor
+                       ? (power ? any(lt(*in[1].tensor, 0)) : any(eq(*in[1].tensor, 0))).item() != 0
+                       : (power ? in[1].number.integer() < 0 : in[1].number.integer() == 0);
   if (!bad) return;
-  throw ValueError(power ? "pow: integers to a negative power; convert with astype(Float32) first"
-                         : "remainder: integer division by zero; convert with astype(Float32) for NaN");
+  throw ValueError(
+      power ? "pow: integers to a negative power; convert with astype(Float32) first"
+            : "remainder: integer division by zero; convert with astype(Float32) for NaN");
 }
 
 }  // namespace
@@ -135,8 +143,8 @@ void pointwise_into(OpId id, const char* name, const Tensor& x, const Operand* i
   const Plan plan = make_plan(lmp::table::pointwise_op(id), in, count);
   const auto category = [](DataType t) { return is_floating(t) ? 2 : is_integer(t) ? 1 : 0; };
   if (category(plan.result) > category(x.type()))
-    throw TypeError(concat(name, ": the result is ", plan.result, " and cannot be written into ", x.type(),
-                           "; use the op that makes a new tensor, or astype() first"));
+    throw TypeError(concat(name, ": the result is ", plan.result, " and cannot be written into ",
+                           x.type(), "; use the op that makes a new tensor, or astype() first"));
   check_integer_operands(id, plan.compute, in);
   if (plan.result != x.type()) {
     x.copy(pointwise(id, in, count));
@@ -146,23 +154,23 @@ void pointwise_into(OpId id, const char* name, const Tensor& x, const Operand* i
   detail::backend(plan.device).forward(id, plan.compute, x, in, count);
 }
 
-#define LMP_UNARY(function, Op)              \
-  Tensor function(const Tensor& x) {         \
-    const Operand in[1] = {x};               \
-    return pointwise(OpId::Op, in, 1);       \
+#define LMP_UNARY(function, Op)        \
+  Tensor function(const Tensor& x) {   \
+    const Operand in[1] = {x};         \
+    return pointwise(OpId::Op, in, 1); \
   }
-#define LMP_BINARY(function, Op)                     \
+#define LMP_BINARY(function, Op)                      \
   Tensor function(const Tensor& a, const Tensor& b) { \
-    const Operand in[2] = {a, b};                    \
-    return pointwise(OpId::Op, in, 2);               \
-  }                                                  \
-  Tensor function(const Tensor& a, Number b) {       \
-    const Operand in[2] = {a, b};                    \
-    return pointwise(OpId::Op, in, 2);               \
-  }                                                  \
-  Tensor function(Number a, const Tensor& b) {       \
-    const Operand in[2] = {a, b};                    \
-    return pointwise(OpId::Op, in, 2);               \
+    const Operand in[2] = {a, b};                     \
+    return pointwise(OpId::Op, in, 2);                \
+  }                                                   \
+  Tensor function(const Tensor& a, Number b) {        \
+    const Operand in[2] = {a, b};                     \
+    return pointwise(OpId::Op, in, 2);                \
+  }                                                   \
+  Tensor function(Number a, const Tensor& b) {        \
+    const Operand in[2] = {a, b};                     \
+    return pointwise(OpId::Op, in, 2);                \
   }
 #include "lamppp/tensor/pointwise.def"
 
@@ -192,7 +200,8 @@ Tensor clamp(const Tensor& x, std::optional<Number> low, std::optional<Number> h
   return pointwise(OpId::Clamp, in, 3);
 }
 
-std::pair<Number, Number> clamp_bounds(const Tensor& x, std::optional<Number> low, std::optional<Number> high) {
+std::pair<Number, Number> clamp_bounds(const Tensor& x, std::optional<Number> low,
+                                       std::optional<Number> high) {
   if (!low && !high) throw ValueError("clamp: both bounds are open; give one");
   const DataType type = type_upcast(x.type(), low ? *low : *high);
   if (is_floating(type)) {
@@ -201,12 +210,18 @@ std::pair<Number, Number> clamp_bounds(const Tensor& x, std::optional<Number> lo
   }
   const auto limits = [&]() -> std::pair<std::int64_t, std::int64_t> {
     switch (type) {
-      case DataType::Bool: return {0, 1};
-      case DataType::UInt8: return {0, 255};
-      case DataType::Int8: return {-128, 127};
-      case DataType::Int16: return {-32768, 32767};
-      case DataType::Int32: return {INT32_MIN, INT32_MAX};
-      default: return {INT64_MIN, INT64_MAX};
+      case DataType::Bool:
+        return {0, 1};
+      case DataType::UInt8:
+        return {0, 255};
+      case DataType::Int8:
+        return {-128, 127};
+      case DataType::Int16:
+        return {-32768, 32767};
+      case DataType::Int32:
+        return {INT32_MIN, INT32_MAX};
+      default:
+        return {INT64_MIN, INT64_MAX};
     }
   }();
   return {low.value_or(limits.first), high.value_or(limits.second)};

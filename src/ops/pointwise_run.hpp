@@ -14,8 +14,8 @@ struct PointwiseOp {
   OpInfo info;
   int arity;
   bool differentiable;
-  /// By the mask of operands that want a gradient: what the backward pass reads, bit i for operand i,
-  /// bit 3 for the result.
+  /// By the mask of operands that want a gradient: what the backward pass reads, bit i for operand
+  /// i, bit 3 for the result.
   unsigned char reads[8];
   /// Bit i: operand i's gradient is the incoming one as it is, so no kernel runs for it.
   unsigned char passes;
@@ -31,13 +31,14 @@ inline namespace ops {
 /// out = op(operands), new.
 Tensor pointwise(lmp::table::OpId op, const detail::Operand* operands, int count);
 /// x = op(operands), into x's memory; x is one of them or shares nothing with them.
-void pointwise_into(lmp::table::OpId op, const char* name, const Tensor& x, const detail::Operand* operands,
-                    int count);
+void pointwise_into(lmp::table::OpId op, const char* name, const Tensor& x,
+                    const detail::Operand* operands, int count);
 /// Throws ValueError where an integer is outside an integer type.
 void check_number_fits(const char* op, Number number, DataType type);
 bool number_fits(Number number, DataType type) noexcept;
 /// Both bounds of a clamp of x, an open one as the limit of the type that it is computed in.
-std::pair<Number, Number> clamp_bounds(const Tensor& x, std::optional<Number> low, std::optional<Number> high);
+std::pair<Number, Number> clamp_bounds(const Tensor& x, std::optional<Number> low,
+                                       std::optional<Number> high);
 
 }  // namespace ops
 }  // namespace lmp::tensor

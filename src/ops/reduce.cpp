@@ -14,13 +14,15 @@ namespace {
 Tensor reduced(Reduction reduction, const Tensor& x, const Over& over, DataType type) {
   Tensor out = allocate(over.shape(x.shape()), type, x.device());
   const Shape kept = tensor::detail::reduced_shape(x.shape(), over.mask, true);
-  const Tensor target = tensor::TensorAccess::view(out, 0, kept, tensor::detail::dense_strides(kept));
+  const Tensor target =
+      tensor::TensorAccess::view(out, 0, kept, tensor::detail::dense_strides(kept));
   backend(x.device()).reduce(reduction, target, x);
   return out;
 }
 
 Tensor constant(const Tensor& x, const Over& over, double value) {
-  return tensor::full(over.shape(x.shape()), value, x.device(), is_floating(x.type()) ? x.type() : DataType::Float32);
+  return tensor::full(over.shape(x.shape()), value, x.device(),
+                      is_floating(x.type()) ? x.type() : DataType::Float32);
 }
 
 DataType sum_type(DataType type) { return is_floating(type) ? type : DataType::Int64; }
@@ -29,7 +31,9 @@ DataType sum_type(DataType type) { return is_floating(type) ? type : DataType::I
 Tensor at_least_float(const Tensor& x) {
   return x.type() == DataType::Float64 ? x : x.astype(DataType::Float32);
 }
-DataType float_type(const Tensor& x) { return is_floating(x.type()) ? x.type() : DataType::Float32; }
+DataType float_type(const Tensor& x) {
+  return is_floating(x.type()) ? x.type() : DataType::Float32;
+}
 
 }  // namespace
 
@@ -47,7 +51,9 @@ std::int64_t Over::count(const Shape& input) const {
   return n;
 }
 
-Tensor Sum::forward(const Tensor& x) const { return reduced(Reduction::Sum, x, over, sum_type(x.type())); }
+Tensor Sum::forward(const Tensor& x) const {
+  return reduced(Reduction::Sum, x, over, sum_type(x.type()));
+}
 
 Tensor Sum::spread(const Tensor& g, const Shape& shape) {
   constexpr std::size_t kSmall = 4096;
@@ -59,7 +65,9 @@ Tensor Sum::spread(const Tensor& g, const Shape& shape) {
   return out;
 }
 
-Tensor Prod::forward(const Tensor& x) const { return reduced(Reduction::Prod, x, over, sum_type(x.type())); }
+Tensor Prod::forward(const Tensor& x) const {
+  return reduced(Reduction::Prod, x, over, sum_type(x.type()));
+}
 
 Tensor Extreme::forward(const Tensor& x) const {
   return reduced(largest ? Reduction::Max : Reduction::Min, x, over, x.type());
@@ -78,15 +86,18 @@ Tensor Std::forward(const Tensor& x) const {
 }
 
 Tensor Norm::forward(const Tensor& x) const {
-  return over.drop(sqrt(sum(square(at_least_float(x)), over.axes())).astype(float_type(x)), x.shape());
+  return over.drop(sqrt(sum(square(at_least_float(x)), over.axes())).astype(float_type(x)),
+                   x.shape());
 }
 
 Tensor LogSumExp::forward(const Tensor& x) const {
-  if (over.count(x.shape()) == 0) return constant(x, over, -std::numeric_limits<double>::infinity());
+  if (over.count(x.shape()) == 0)
+    return constant(x, over, -std::numeric_limits<double>::infinity());
   const Tensor v = at_least_float(x);
   const Tensor top = max(v, over.axes());
   const Tensor shift = where(isinf(top), 0, top);
-  return over.drop((log(sum(exp(v - shift), over.axes())) + shift).astype(float_type(x)), x.shape());
+  return over.drop((log(sum(exp(v - shift), over.axes())) + shift).astype(float_type(x)),
+                   x.shape());
 }
 
 Tensor Cumsum::forward(const Tensor& x) const {

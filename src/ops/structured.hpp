@@ -7,8 +7,8 @@
 #include "lamppp/tensor/ops.hpp"
 #include "tensor/checks.hpp"
 
-/// The ops that are not pointwise; see Note [Structured ops]. The functions that users call check arguments
-/// and are in functions.inc; here stand what is computed and its gradient.
+/// The ops that are not pointwise; see Note [Structured ops]. The functions that users call check
+/// arguments and are in functions.inc; here stand what is computed and its gradient.
 namespace lmp::table {
 
 using autograd::kSavesResult;
@@ -23,8 +23,9 @@ using tensor::Tensor;
 
 // ---- Views ----
 
-/// A view by axes instead of raw strides, so that it can be taken of any tensor of the input's shape: where
-/// each input axis starts, and of which input axes (none, one, or two for a diagonal) each output axis is made.
+/// A view by axes instead of raw strides, so that it can be taken of any tensor of the input's
+/// shape: where each input axis starts, and of which input axes (none, one, or two for a diagonal)
+/// each output axis is made.
 struct ViewSpec {
   struct Source {
     std::int8_t axis[2] = {-1, -1};
@@ -140,14 +141,18 @@ struct Over {
   IntList axes() const { return axes_of(mask); }
   /// Elements per result.
   std::int64_t count(const Shape& input) const;
-  Shape shape(const Shape& input) const { return tensor::detail::reduced_shape(input, mask, keepdims); }
+  Shape shape(const Shape& input) const {
+    return tensor::detail::reduced_shape(input, mask, keepdims);
+  }
   /// A result, or a gradient of one, with the reduced axes at size 1.
   template <class V>
   V kept(const V& v, const Shape& input) const {
     return keepdims ? v : reshape(v, tensor::detail::reduced_shape(input, mask, true));
   }
   /// The result as asked for, from one with the reduced axes at size 1.
-  Tensor drop(const Tensor& t, const Shape& input) const { return keepdims ? t : t.reshape(shape(input)); }
+  Tensor drop(const Tensor& t, const Shape& input) const {
+    return keepdims ? t : t.reshape(shape(input));
+  }
 };
 
 struct Sum {
@@ -160,7 +165,8 @@ struct Sum {
     const Shape& shape = s.pass.shape(0);
     s.pass.add(0, spread(over.kept(g, shape), shape));
   }
-  /// g repeated to `shape`. Small ones are made dense, since the kernels that follow are fastest on that.
+  /// g repeated to `shape`. Small ones are made dense, since the kernels that follow are fastest on
+  /// that.
   static Tensor spread(const Tensor& g, const Shape& shape);
   static Variable spread(const Variable& g, const Shape& shape) { return broadcast_to(g, shape); }
 };
@@ -170,7 +176,8 @@ struct Sum {
 template <class V>
 V products_of_others(const V& x) {
   const auto n = static_cast<std::int64_t>(x.shape().back());
-  const std::vector<std::pair<std::int64_t, std::int64_t>> none(static_cast<std::size_t>(x.ndim() - 1));
+  const std::vector<std::pair<std::int64_t, std::int64_t>> none(
+      static_cast<std::size_t>(x.ndim() - 1));
   const auto shifted = [&](const V& v, std::int64_t by) {
     auto widths = none;
     widths.push_back({by, 0});
@@ -358,7 +365,8 @@ struct HeldIndex {
   explicit HeldIndex(Tensor t) : tensor(std::move(t)), version(tensor.version()) {}
   const Tensor& get(const char* op) const {
     if (tensor.version() != version)
-      throw AutogradError(tensor::detail::concat(op, ": the index was changed in place before backward; pass a clone()"));
+      throw AutogradError(tensor::detail::concat(
+          op, ": the index was changed in place before backward; pass a clone()"));
     return tensor;
   }
 };
@@ -432,8 +440,8 @@ struct Scatter {
   void vjp(const Saves<V>& s, const V& g) const {
     const Tensor& at = index.get(name);
     if (s.pass.wants(0)) {
-      const V kept(tensor::ops::scatter(tensor::ones(s.pass.shape(0), g.device(), g.type()), axis, at,
-                                        tensor::zeros(at.shape(), g.device(), g.type())));
+      const V kept(tensor::ops::scatter(tensor::ones(s.pass.shape(0), g.device(), g.type()), axis,
+                                        at, tensor::zeros(at.shape(), g.device(), g.type())));
       s.pass.add(0, g * kept);
     }
     if (s.pass.wants(1)) s.pass.add(1, gather(g, axis, at) * V(winners(s.pass.shape(0), g.type())));

@@ -38,7 +38,9 @@ using table::ViewSpec;
 inline namespace ops {
 
 namespace {
-Tensor apply_list(const table::Cat& op, const std::vector<Tensor>& list) { return op.forward(list); }
+Tensor apply_list(const table::Cat& op, const std::vector<Tensor>& list) {
+  return op.forward(list);
+}
 }  // namespace
 
 #define LMP_T Tensor
@@ -76,7 +78,8 @@ bool allclose(const Tensor& a, const Tensor& b, double relative, double absolute
   check_defined("allclose", b);
   if (a.shape() != b.shape()) return false;
   const Tensor x = a.astype(DataType::Float64), y = b.astype(DataType::Float64);
-  Tensor close = logical_or(eq(x, y), logical_and(le(abs(x - y), absolute + relative * abs(y)), isfinite(y)));
+  Tensor close =
+      logical_or(eq(x, y), logical_and(le(abs(x - y), absolute + relative * abs(y)), isfinite(y)));
   if (equal_nan) close = logical_or(close, logical_and(isnan(x), isnan(y)));
   return all(close).item() != 0;
 }
@@ -102,10 +105,18 @@ DataType type_of(Number value) {
 }
 }  // namespace
 
-Tensor full(const Shape& shape, Number value, Device device) { return full(shape, value, device, type_of(value)); }
-Tensor zeros(const Shape& shape, Device device, DataType type) { return full(shape, 0, device, type); }
-Tensor ones(const Shape& shape, Device device, DataType type) { return full(shape, 1, device, type); }
-Tensor empty(const Shape& shape, Device device, DataType type) { return allocate(shape, type, device); }
+Tensor full(const Shape& shape, Number value, Device device) {
+  return full(shape, value, device, type_of(value));
+}
+Tensor zeros(const Shape& shape, Device device, DataType type) {
+  return full(shape, 0, device, type);
+}
+Tensor ones(const Shape& shape, Device device, DataType type) {
+  return full(shape, 1, device, type);
+}
+Tensor empty(const Shape& shape, Device device, DataType type) {
+  return allocate(shape, type, device);
+}
 Tensor full_like(const Tensor& x, Number value) {
   check_defined("full_like", x);
   return full(x.shape(), value, x.device(), x.type());
@@ -141,7 +152,8 @@ Tensor arange(Number start, Number stop, Number step, Device device, DataType ty
   if (!(count < 9e18)) throw ValueError("arange: the number of values is not finite");
   const auto n = static_cast<std::int64_t>(std::max(count, 0.0));
   std::vector<double> values(static_cast<std::size_t>(n));
-  for (std::int64_t i = 0; i < n; ++i) values[static_cast<std::size_t>(i)] = from + static_cast<double>(i) * by;
+  for (std::int64_t i = 0; i < n; ++i)
+    values[static_cast<std::size_t>(i)] = from + static_cast<double>(i) * by;
   return Tensor(values, Shape{n}, device, type);
 }
 

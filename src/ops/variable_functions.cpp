@@ -18,9 +18,9 @@ using table::Over;
 using table::Reshape;
 using table::View;
 using table::ViewSpec;
-using tensor::type_upcast;
 using tensor::is_floating;
 using tensor::is_integer;
+using tensor::type_upcast;
 
 inline namespace ops {
 

@@ -47,9 +47,10 @@ bool ViewSpec::invert(const Shape& input, ViewSpec& back) const {
 }
 
 Tensor Reshape::forward(const Tensor& x) const {
-  if (x.is_contiguous()) return TensorAccess::view(x, 0, shape, tensor::detail::dense_strides(shape));
-  // Axes of the result are split off groups of input axes that run on; where one would straddle a gap, only a
-  // copy has that shape.
+  if (x.is_contiguous())
+    return TensorAccess::view(x, 0, shape, tensor::detail::dense_strides(shape));
+  // Axes of the result are split off groups of input axes that run on; where one would straddle a
+  // gap, only a copy has that shape.
   IntList strides(shape);
   int d = x.ndim() - 1, out = shape.ndim() - 1;
   if (x.numel() > 0) {
@@ -74,7 +75,8 @@ Tensor Reshape::forward(const Tensor& x) const {
 }
 
 Tensor BroadcastTo::forward(const Tensor& x) const {
-  return TensorAccess::view(x, 0, shape, tensor::detail::broadcast_strides(x.shape(), x.strides(), shape));
+  return TensorAccess::view(x, 0, shape,
+                            tensor::detail::broadcast_strides(x.shape(), x.strides(), shape));
 }
 
 Tensor Copy::forward(const Tensor& x) const {

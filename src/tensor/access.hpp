@@ -8,8 +8,8 @@ namespace lmp::tensor {
 
 /// The library's way into a Tensor's parts.
 struct TensorAccess {
-  static Tensor make(detail::StorageRef storage, std::byte* data, const Shape& shape, const IntList& strides,
-                     DataType type, bool contiguous) {
+  static Tensor make(detail::StorageRef storage, std::byte* data, const Shape& shape,
+                     const IntList& strides, DataType type, bool contiguous) {
     Tensor t;
     t.storage_ = std::move(storage);
     t.data_ = data;
@@ -20,7 +20,8 @@ struct TensorAccess {
     return t;
   }
   /// A view of `base` that starts `offset` elements from its first.
-  static Tensor view(const Tensor& base, std::int64_t offset, const Shape& shape, const IntList& strides);
+  static Tensor view(const Tensor& base, std::int64_t offset, const Shape& shape,
+                     const IntList& strides);
   static detail::Storage* storage(const Tensor& t) noexcept { return t.storage_.get(); }
   static bool unique(const Tensor& t) noexcept { return t.storage_.unique(); }
   static void bump_version(const Tensor& t) noexcept { t.storage_->bump_version(); }

@@ -17,7 +17,8 @@ struct Operand {
   Number number = 0;
 };
 
-/// Where the gradient of one operand goes: nowhere (null), into dense memory, or added to what is there.
+/// Where the gradient of one operand goes: nowhere (null), into dense memory, or added to what is
+/// there.
 struct GradientTarget {
   const Tensor* tensor = nullptr;
   bool accumulate = false;
@@ -26,18 +27,19 @@ struct GradientTarget {
 /// What the random entry draws.
 enum class Distribution { Uniform, Normal };
 
-/// What a device has to offer: the functions that everything else is made of. Callers have checked shapes,
-/// types and devices; outputs are allocated, and dense unless it says otherwise.
+/// What a device has to offer: the functions that everything else is made of. Callers have checked
+/// shapes, types and devices; outputs are allocated, and dense unless it says otherwise.
 struct Backend {
   Storage* (*allocate)(std::size_t bytes, Device device);
   void (*deallocate)(Storage* storage) noexcept;
-  /// out = op(in...), computed in `compute`, broadcast to out's shape; `out` may be strided and may be one
-  /// of the inputs.
-  void (*forward)(table::OpId op, DataType compute, const Tensor& out, const Operand* in, int count);
-  /// The gradients of a pointwise op in one pass. All tensors broadcast to g's shape; inputs and result
-  /// that the gradient does not touch are undefined.
-  void (*backward)(table::OpId op, const GradientTarget* out, const Tensor& g, const Operand* in, int count,
-                   const Tensor& result);
+  /// out = op(in...), computed in `compute`, broadcast to out's shape; `out` may be strided and may
+  /// be one of the inputs.
+  void (*forward)(table::OpId op, DataType compute, const Tensor& out, const Operand* in,
+                  int count);
+  /// The gradients of a pointwise op in one pass. All tensors broadcast to g's shape; inputs and
+  /// result that the gradient does not touch are undefined.
+  void (*backward)(table::OpId op, const GradientTarget* out, const Tensor& g, const Operand* in,
+                   int count, const Tensor& result);
   /// to = from, cast; both may be strided, shapes agree.
   void (*copy)(const Tensor& to, const Tensor& from);
   /// Copies between host memory and this device: both dense, same type.
@@ -52,19 +54,22 @@ struct Backend {
   /// Same type and number of dimensions (at least 2), batches broadcast to out's.
   void (*matmul)(const Tensor& out, const Tensor& a, const Tensor& b);
   /// Indices are dense Int64 of any sign; IndexError names `op`.
-  void (*index_select)(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index);
-  void (*index_add)(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source);
+  void (*index_select)(const char* op, const Tensor& out, const Tensor& x, int axis,
+                       const Tensor& index);
+  void (*index_add)(const char* op, const Tensor& out, int axis, const Tensor& index,
+                    const Tensor& source);
   void (*gather)(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index);
-  void (*scatter)(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source,
-                  bool add);
+  void (*scatter)(const char* op, const Tensor& out, int axis, const Tensor& index,
+                  const Tensor& source, bool add);
   void (*argsort)(const Tensor& out, const Tensor& x, int axis, bool descending);
   std::size_t (*count_nonzero)(const Tensor& x);
   void (*nonzero)(const Tensor& out, const Tensor& x);
   /// Fills out from the stream at `offset`.
-  void (*random)(Distribution distribution, const Tensor& out, std::uint64_t seed, std::uint64_t offset,
-                 double mean, double deviation);
+  void (*random)(Distribution distribution, const Tensor& out, std::uint64_t seed,
+                 std::uint64_t offset, double mean, double deviation);
   /// Raw 32-bit words.
-  void (*random_words)(std::uint32_t* out, std::size_t blocks, std::uint64_t seed, std::uint64_t offset);
+  void (*random_words)(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
+                       std::uint64_t offset);
 };
 
 }  // namespace lmp::tensor::detail

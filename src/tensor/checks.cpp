@@ -11,7 +11,8 @@ namespace lmp::tensor::detail {
 
 void check_defined(const char* op, const Tensor& x) {
   if (!x.defined())
-    throw Error(concat(op, ": undefined tensor (default-constructed or moved from); assign one first"));
+    throw Error(
+        concat(op, ": undefined tensor (default-constructed or moved from); assign one first"));
 }
 
 void check_same_device(const char* op, const Tensor& a, const Tensor& b) {
@@ -22,9 +23,10 @@ void check_same_device(const char* op, const Tensor& a, const Tensor& b) {
 
 int normalize_axis(const char* op, std::int64_t axis, int ndim) {
   if (axis < -ndim || axis >= ndim)
-    throw IndexError(ndim == 0 ? concat(op, ": axis ", axis, " of a 0-dimensional tensor, which has none")
-                               : concat(op, ": axis ", axis, " is out of range for ", ndim, " dimension",
-                                        ndim == 1 ? "" : "s", "; it has to lie in [", -ndim, ", ", ndim, ")"));
+    throw IndexError(
+        ndim == 0 ? concat(op, ": axis ", axis, " of a 0-dimensional tensor, which has none")
+                  : concat(op, ": axis ", axis, " is out of range for ", ndim, " dimension",
+                           ndim == 1 ? "" : "s", "; it has to lie in [", -ndim, ", ", ndim, ")"));
   return static_cast<int>(axis < 0 ? axis + ndim : axis);
 }
 
@@ -47,8 +49,8 @@ Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b) {
     const std::size_t x = i + a.size() < n ? 1 : a[i + a.size() - n];
     const std::size_t y = i + b.size() < n ? 1 : b[i + b.size() - n];
     if (x != y && x != 1 && y != 1)
-      throw ShapeError(concat(op, ": shapes ", a, " and ", b, " do not broadcast (", x, " against ", y,
-                              "); sizes have to agree or be 1, counted from the last"));
+      throw ShapeError(concat(op, ": shapes ", a, " and ", b, " do not broadcast (", x, " against ",
+                              y, "); sizes have to agree or be 1, counted from the last"));
     out.push_back(static_cast<std::int64_t>(x == 1 ? y : x));
   }
   return Shape(out);
@@ -63,7 +65,8 @@ bool broadcasts_to(const Shape& from, const Shape& to) noexcept {
   return true;
 }
 
-IntList broadcast_strides(const Shape& shape, const IntList& strides, const Shape& target) noexcept {
+IntList broadcast_strides(const Shape& shape, const IntList& strides,
+                          const Shape& target) noexcept {
   IntList out(target);
   const std::size_t lead = target.size() - shape.size();
   for (std::size_t i = 0; i < target.size(); ++i)

@@ -13,7 +13,8 @@ void check_defined(const char* op, const Tensor& x);
 void check_same_device(const char* op, const Tensor& a, const Tensor& b);
 /// The axis in [0, ndim); negative ones count from the end. Throws IndexError.
 int normalize_axis(const char* op, std::int64_t axis, int ndim);
-/// Several axes, each at most once, as bits. None means all. Throws IndexError, ValueError for duplicates.
+/// Several axes, each at most once, as bits. None means all. Throws IndexError, ValueError for
+/// duplicates.
 unsigned axis_mask(const char* op, const IntList& axes, int ndim);
 /// The shape both broadcast to. Throws ShapeError.
 Shape broadcast_shapes(const char* op, const Shape& a, const Shape& b);

@@ -11,15 +11,16 @@ namespace lmp::tensor {
 DataType type_upcast(DataType a, DataType b) noexcept {
   if (a == b) return a;
   const auto [low, high] = std::minmax(a, b);
-  // The order of the enumeration is the order of promotion, but for the two pairs neither of which holds
-  // the other.
+  // The order of the enumeration is the order of promotion, but for the two pairs neither of which
+  // holds the other.
   if (low == DataType::UInt8 && high == DataType::Int8) return DataType::Int16;
   if (low == DataType::Float16 && high == DataType::BFloat16) return DataType::Float32;
   return high;
 }
 
 void Number::too_large() {
-  throw ValueError("number: an unsigned integer above 2^63 - 1 does not fit Int64; convert it to double");
+  throw ValueError(
+      "number: an unsigned integer above 2^63 - 1 does not fit Int64; convert it to double");
 }
 
 namespace detail {
@@ -27,8 +28,8 @@ namespace detail {
 float half_to_float(std::uint16_t bits) noexcept {
   const std::uint32_t magnitude = bits & 0x7fffu, sign = (bits & 0x8000u) << 16;
   if (magnitude < 0x0400u)
-    return std::bit_cast<float>(std::bit_cast<std::uint32_t>(static_cast<float>(magnitude) * 0x1p-24f) |
-                                sign);
+    return std::bit_cast<float>(
+        std::bit_cast<std::uint32_t>(static_cast<float>(magnitude) * 0x1p-24f) | sign);
   const std::uint32_t bias = magnitude >= 0x7c00u ? 0x70000000u : 0x38000000u;
   return std::bit_cast<float>(((magnitude << 13) + bias) | sign);
 }

@@ -15,7 +15,8 @@ Iteration::Iteration(const Shape& shape, std::span<const IntList> operand_stride
   if (reorder) {
     const IntList& first = operand_strides[0];
     std::stable_sort(order, order + count, [&](int a, int b) {
-      return std::abs(first[static_cast<std::size_t>(a)]) > std::abs(first[static_cast<std::size_t>(b)]);
+      return std::abs(first[static_cast<std::size_t>(a)]) >
+             std::abs(first[static_cast<std::size_t>(b)]);
     });
   }
   const auto operands = operand_strides.size();

@@ -10,9 +10,10 @@ namespace lmp::tensor::detail {
 /// Most operands of one kernel: three gradients, the incoming one, three inputs, the result.
 inline constexpr int kMaxOperands = 8;
 
-/// Loop bounds and strides (in elements, innermost last) of operands that are walked together, after
-/// axes of size 1 are dropped, the rest ordered by the strides of the first operand and neighbours that
-/// run on merged for all operands. The only place that knows how to order and merge strides.
+/// Loop bounds and strides (in elements, innermost last) of operands that are walked together,
+/// after axes of size 1 are dropped, the rest ordered by the strides of the first operand and
+/// neighbours that run on merged for all operands. The only place that knows how to order and merge
+/// strides.
 struct Iteration {
   int ndim = 0;
   std::int64_t numel = 1;
@@ -37,7 +38,8 @@ struct Iteration {
 /// Walks one operand of an Iteration run by run: a run is part of an innermost row.
 class RunWalker {
  public:
-  RunWalker(const std::int64_t* sizes, const std::int64_t* strides, int ndim, std::int64_t start) noexcept
+  RunWalker(const std::int64_t* sizes, const std::int64_t* strides, int ndim,
+            std::int64_t start) noexcept
       : sizes_(sizes), strides_(strides), ndim_(ndim) {
     for (int d = ndim - 1; d >= 0; --d) {
       index_[d] = start % sizes[d];
@@ -46,7 +48,9 @@ class RunWalker {
     }
   }
   /// Elements left in the current row.
-  std::int64_t left() const noexcept { return ndim_ == 0 ? 1 : sizes_[ndim_ - 1] - index_[ndim_ - 1]; }
+  std::int64_t left() const noexcept {
+    return ndim_ == 0 ? 1 : sizes_[ndim_ - 1] - index_[ndim_ - 1];
+  }
   std::int64_t offset() const noexcept { return offset_; }
   /// Moves on by n <= left() elements.
   void advance(std::int64_t n) noexcept {

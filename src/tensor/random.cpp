@@ -34,7 +34,8 @@ std::uint64_t claim(Generator& generator, std::uint64_t blocks) {
   return offset;
 }
 
-// Runs draw(generator) on a generator that stands at the shared one's place, which moves on by as much.
+// Runs draw(generator) on a generator that stands at the shared one's place, which moves on by as
+// much.
 template <class F>
 Tensor with_shared(F&& draw) {
   Shared& s = shared();
@@ -42,10 +43,11 @@ Tensor with_shared(F&& draw) {
   return draw(s.generator);
 }
 
-Tensor draw(Distribution distribution, Generator& generator, const Shape& shape, Device device, DataType type,
-            double mean, double deviation, const char* op) {
+Tensor draw(Distribution distribution, Generator& generator, const Shape& shape, Device device,
+            DataType type, double mean, double deviation, const char* op) {
   if (!is_floating(type))
-    throw TypeError(concat(op, ": ", type, " is not a floating type; randint and bernoulli draw integers"));
+    throw TypeError(
+        concat(op, ": ", type, " is not a floating type; randint and bernoulli draw integers"));
   Tensor out = detail::allocate(shape, type, device);
   const std::uint64_t per_block = type == DataType::Float64 ? 2 : 4;
   const std::uint64_t offset = claim(generator, (out.numel() + per_block - 1) / per_block);
@@ -67,15 +69,16 @@ Tensor rand(Generator& generator, const Shape& shape, Device device, DataType ty
   return draw(Distribution::Uniform, generator, shape, device, type, 0, 1, "rand");
 }
 
-Tensor randn(Generator& generator, double mean, double deviation, const Shape& shape, Device device, DataType type) {
+Tensor randn(Generator& generator, double mean, double deviation, const Shape& shape, Device device,
+             DataType type) {
   return draw(Distribution::Normal, generator, shape, device, type, mean, deviation, "randn");
 }
 
-Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const Shape& shape, Device device,
-               DataType type) {
+Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const Shape& shape,
+               Device device, DataType type) {
   if (low >= high) throw ValueError(concat("randint: no integers on [", low, ", ", high, ")"));
-  // 64 random bits times the range, the upper half of the product: Lemire, "Fast random integer generation in
-  // an interval", 2019, without the rejection, whose bias is below range / 2^64.
+  // 64 random bits times the range, the upper half of the product: Lemire, "Fast random integer
+  // generation in an interval", 2019, without the rejection, whose bias is below range / 2^64.
   const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
   const std::size_t n = shape.numel();
   const std::size_t blocks = (n + 1) / 2;
@@ -91,7 +94,8 @@ Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const 
   return Tensor(values, shape, device, type);
 }
 
-Tensor bernoulli(Generator& generator, double probability, const Shape& shape, Device device, DataType type) {
+Tensor bernoulli(Generator& generator, double probability, const Shape& shape, Device device,
+                 DataType type) {
   if (!(probability >= 0 && probability <= 1))
     throw ValueError(concat("bernoulli: probability ", probability, " is not in [0, 1]"));
   return lt(rand(generator, shape, device), probability).astype(type);
@@ -104,7 +108,8 @@ Tensor permutation(Generator& generator, std::int64_t n, Device device) {
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
   const std::size_t blocks = (order.size() + 1) / 2;
   std::vector<std::uint32_t> words(4 * blocks);
-  detail::backend(device).random_words(words.data(), blocks, generator.seed(), claim(generator, blocks));
+  detail::backend(device).random_words(words.data(), blocks, generator.seed(),
+                                       claim(generator, blocks));
   for (std::size_t left = order.size(); left > 1; --left) {
     const std::size_t i = left - 1;
     const std::uint64_t bits = std::uint64_t{words[2 * i]} << 32 | words[2 * i + 1];
@@ -119,7 +124,8 @@ Tensor rand(const Shape& shape, Device device, DataType type) {
 Tensor randn(double mean, double deviation, const Shape& shape, Device device, DataType type) {
   return with_shared([&](Generator& g) { return randn(g, mean, deviation, shape, device, type); });
 }
-Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape, Device device, DataType type) {
+Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape, Device device,
+               DataType type) {
   return with_shared([&](Generator& g) { return randint(g, low, high, shape, device, type); });
 }
 Tensor bernoulli(double probability, const Shape& shape, Device device, DataType type) {

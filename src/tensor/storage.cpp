@@ -12,7 +12,8 @@ namespace detail {
 const Backend& other_backend(Device device) {
   if (device.type == DeviceType::CPU)
     throw DeviceError(concat("there is one CPU device, CPU:0; asked for CPU:", int{device.index}));
-  throw DeviceError(concat(device, ": this build of Lamp++ has no CUDA backend; use DeviceType::CPU"));
+  throw DeviceError(
+      concat(device, ": this build of Lamp++ has no CUDA backend; use DeviceType::CPU"));
 }
 
 void destroy(Storage* storage) noexcept {
@@ -28,14 +29,17 @@ Tensor allocate(const Shape& shape, DataType type, Device device) {
   const std::size_t numel = shape.numel();
   std::size_t bytes;
   if (__builtin_mul_overflow(numel, size_of(type), &bytes) || bytes > PTRDIFF_MAX - 4096)
-    throw ShapeError(concat("a tensor of shape ", shape, " and type ", type, " has more bytes than memory can"));
+    throw ShapeError(
+        concat("a tensor of shape ", shape, " and type ", type, " has more bytes than memory can"));
   Storage* storage = backend(device).allocate(bytes, device);
-  return TensorAccess::make(StorageRef(storage), storage->data, shape, dense_strides(shape), type, true);
+  return TensorAccess::make(StorageRef(storage), storage->data, shape, dense_strides(shape), type,
+                            true);
 }
 
 }  // namespace detail
 
-Tensor TensorAccess::view(const Tensor& base, std::int64_t offset, const Shape& shape, const IntList& strides) {
+Tensor TensorAccess::view(const Tensor& base, std::int64_t offset, const Shape& shape,
+                          const IntList& strides) {
   std::int64_t step = 1;
   bool contiguous = true;
   for (std::size_t i = shape.size(); i-- > 0;) {
@@ -43,8 +47,8 @@ Tensor TensorAccess::view(const Tensor& base, std::int64_t offset, const Shape& 
     step *= static_cast<std::int64_t>(shape[i]);
   }
   contiguous |= shape.numel() == 0;
-  return make(base.storage_, base.data_ + offset * static_cast<std::int64_t>(size_of(base.type_)), shape,
-              contiguous ? detail::dense_strides(shape) : strides, base.type_, contiguous);
+  return make(base.storage_, base.data_ + offset * static_cast<std::int64_t>(size_of(base.type_)),
+              shape, contiguous ? detail::dense_strides(shape) : strides, base.type_, contiguous);
 }
 
 }  // namespace lmp::tensor

@@ -13,8 +13,8 @@ namespace lmp::tensor {
 
 using detail::concat;
 
-Tensor::Tensor(const void* data, std::size_t count, DataType from, const Shape& shape, Device device,
-               DataType type) {
+Tensor::Tensor(const void* data, std::size_t count, DataType from, const Shape& shape,
+               Device device, DataType type) {
   if (shape.numel() != count)
     throw ShapeError(concat("tensor: ", count, " values do not fill shape ", shape, ", which has ",
                             shape.numel(), " elements"));
@@ -23,11 +23,12 @@ Tensor::Tensor(const void* data, std::size_t count, DataType from, const Shape& 
   *this = host.astype(type).to(device);
 }
 
-Tensor Tensor::adopt(void* data, const Shape& shape, const IntList* strides, DataType type, Device device,
-                     void (*deleter)(void*, void*), void* context) {
+Tensor Tensor::adopt(void* data, const Shape& shape, const IntList* strides, DataType type,
+                     Device device, void (*deleter)(void*, void*), void* context) {
   if (strides && strides->size() != shape.size())
     throw ShapeError(concat("from_blob: ", strides->size(), " strides for shape ", shape));
-  if (!data && shape.numel() != 0) throw ValueError(concat("from_blob: null data for shape ", shape));
+  if (!data && shape.numel() != 0)
+    throw ValueError(concat("from_blob: null data for shape ", shape));
   detail::backend(device);
   auto storage = std::make_unique<detail::Storage>();
   storage->data = static_cast<std::byte*>(data);
@@ -35,8 +36,8 @@ Tensor Tensor::adopt(void* data, const Shape& shape, const IntList* strides, Dat
   storage->device = device;
   storage->deleter = deleter ? deleter : [](void*, void*) {};
   storage->context = context;
-  const Tensor base =
-      TensorAccess::make(detail::StorageRef(storage.release()), static_cast<std::byte*>(data), {}, {}, type, true);
+  const Tensor base = TensorAccess::make(detail::StorageRef(storage.release()),
+                                         static_cast<std::byte*>(data), {}, {}, type, true);
   return TensorAccess::view(base, 0, shape, strides ? *strides : detail::dense_strides(shape));
 }
 
@@ -82,8 +83,8 @@ Scalar Tensor::index(const IntList& indices) const {
   for (std::size_t d = 0; d < indices.size(); ++d) {
     const auto size = static_cast<std::int64_t>(shape_[d]);
     if (indices[d] < -size || indices[d] >= size)
-      throw IndexError(concat("index: ", indices[d], " is out of range for axis ", d, " of size ", size,
-                              " in shape ", shape_));
+      throw IndexError(concat("index: ", indices[d], " is out of range for axis ", d, " of size ",
+                              size, " in shape ", shape_));
     offset += (indices[d] < 0 ? indices[d] + size : indices[d]) * strides_[d];
   }
   return TensorAccess::view(*this, offset, {}, {}).item();
@@ -94,12 +95,14 @@ namespace {
 void check_writable(const char* op, const Tensor& x) {
   detail::check_defined(op, x);
   if (detail::has_internal_overlap(x))
-    throw ShapeError(concat(op, ": elements of this view of shape ", x.shape(), " with strides ", x.strides(),
+    throw ShapeError(concat(op, ": elements of this view of shape ", x.shape(), " with strides ",
+                            x.strides(),
                             " share memory, so it cannot be written in place; clone() it first"));
 }
 
 bool same_layout(const Tensor& a, const Tensor& b) {
-  return a.data() == b.data() && a.type() == b.type() && a.shape() == b.shape() && a.strides() == b.strides();
+  return a.data() == b.data() && a.type() == b.type() && a.shape() == b.shape() &&
+         a.strides() == b.strides();
 }
 
 }  // namespace
@@ -127,14 +130,15 @@ const Tensor& Tensor::fill(Number value) const {
 
 namespace {
 
-const Tensor& in_place(lmp::table::OpId op, const char* name, const Tensor& x, detail::Operand other) {
+const Tensor& in_place(lmp::table::OpId op, const char* name, const Tensor& x,
+                       detail::Operand other) {
   check_writable(name, x);
   Tensor separate;
   if (other.tensor) {
     detail::check_defined(name, *other.tensor);
     if (!detail::broadcasts_to(other.tensor->shape(), x.shape()))
-      throw ShapeError(concat(name, ": shape ", other.tensor->shape(), " does not broadcast to ", x.shape(),
-                              ", the shape that is written"));
+      throw ShapeError(concat(name, ": shape ", other.tensor->shape(), " does not broadcast to ",
+                              x.shape(), ", the shape that is written"));
     if (x.shares_storage(*other.tensor) && !same_layout(x, *other.tensor)) {
       separate = other.tensor->clone();
       other.tensor = &separate;
@@ -147,12 +151,12 @@ const Tensor& in_place(lmp::table::OpId op, const char* name, const Tensor& x, d
 
 }  // namespace
 
-#define LMP_IN_PLACE(symbol, Op)                                                                   \
-  const Tensor& Tensor::operator symbol(const Tensor& other) const {                               \
-    return in_place(lmp::table::OpId::Op, #symbol, *this, other);                                    \
-  }                                                                                                \
-  const Tensor& Tensor::operator symbol(Number other) const {                                      \
-    return in_place(lmp::table::OpId::Op, #symbol, *this, other);                                    \
+#define LMP_IN_PLACE(symbol, Op)                                     \
+  const Tensor& Tensor::operator symbol(const Tensor& other) const { \
+    return in_place(lmp::table::OpId::Op, #symbol, *this, other);    \
+  }                                                                  \
+  const Tensor& Tensor::operator symbol(Number other) const {        \
+    return in_place(lmp::table::OpId::Op, #symbol, *this, other);    \
   }
 LMP_IN_PLACE(+=, Add)
 LMP_IN_PLACE(-=, Sub)

@@ -2,7 +2,8 @@
 #include "lamppp/lamppp.hpp"
 
 int main() {
-  lmp::Tensor tensor_a({1.0f, 2.0f, 3.0f, 4.0f}, {2, 2}), tensor_b({5.0f, 6.0f, 7.0f, 8.0f}, {2, 2});
+  lmp::Tensor tensor_a({1.0f, 2.0f, 3.0f, 4.0f}, {2, 2}),
+      tensor_b({5.0f, 6.0f, 7.0f, 8.0f}, {2, 2});
   // clang-format off
 lmp::Variable a(tensor_a, true); // Leaf node
 lmp::Variable b(tensor_b, true); // Leaf node
@@ -20,10 +21,10 @@ lmp::Variable d = lmp::sum(c, 0); // Sum node
   // What the page says creates nodes, and what does not.
   const lmp::Variable positive = lmp::abs(a) + 1;
   for (const lmp::Variable& v :
-       {a + b, a - b, a * b, a / b, lmp::exp(a), lmp::log(positive), lmp::sqrt(positive), lmp::sin(a),
-        lmp::cos(a), lmp::sum(a, 0), lmp::max(a, 0), lmp::min(a, 0), lmp::prod(a, 0), lmp::matmul(a, b),
-        lmp::transpose(a), lmp::reshape(a, {4}), lmp::squeeze(lmp::expand_dims(a, 0), 0),
-        lmp::expand_dims(a, 0)})
+       {a + b, a - b, a * b, a / b, lmp::exp(a), lmp::log(positive), lmp::sqrt(positive),
+        lmp::sin(a), lmp::cos(a), lmp::sum(a, 0), lmp::max(a, 0), lmp::min(a, 0), lmp::prod(a, 0),
+        lmp::matmul(a, b), lmp::transpose(a), lmp::reshape(a, {4}),
+        lmp::squeeze(lmp::expand_dims(a, 0), 0), lmp::expand_dims(a, 0)})
     CHECK(v.grad_fn() != nullptr);
   CHECK(a.to(lmp::DeviceType::CPU).requires_grad());
   for (const lmp::Variable& v : {a == b, a != b, a > b, a < b, a >= b, a <= b}) {

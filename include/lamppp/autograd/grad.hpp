@@ -19,10 +19,11 @@ struct GradOptions {
   bool allow_unused = false;
 };
 
-/// The gradients of the sum of `outputs` (each weighted by its seed) with respect to `inputs`, one for each
-/// input. Leaves the gradients of leaves alone. Throws AutogradError where an input requires no gradient
-/// or is not used (unless allow_unused), and as Variable::backward does.
+/// The gradients of the sum of `outputs` (each weighted by its seed) with respect to `inputs`, one
+/// for each input. Leaves the gradients of leaves alone. Throws AutogradError where an input
+/// requires no gradient or is not used (unless allow_unused), and as Variable::backward does.
 LMP_API std::vector<Variable> grad(const std::vector<Variable>& outputs,
-                                   const std::vector<Variable>& inputs, const GradOptions& options = {});
+                                   const std::vector<Variable>& inputs,
+                                   const GradOptions& options = {});
 
 }  // namespace lmp::autograd

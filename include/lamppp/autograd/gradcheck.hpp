@@ -31,12 +31,14 @@ struct GradcheckResult {
 namespace detail {
 using CheckedFunction = Variable (*)(void* context, const std::vector<Variable>& inputs);
 LMP_API GradcheckResult gradcheck(CheckedFunction function, void* context,
-                                  const std::vector<Variable>& inputs, const GradcheckOptions& options);
+                                  const std::vector<Variable>& inputs,
+                                  const GradcheckOptions& options);
 }  // namespace detail
 
-/// Compares the gradients of `function(inputs)`, a callable of `const std::vector<Variable>&` that returns
-/// one Variable, with central differences, output by output, for every input that requires a gradient. The
-/// inputs have to be Float64 leaves (TypeError otherwise); the function has to be deterministic.
+/// Compares the gradients of `function(inputs)`, a callable of `const std::vector<Variable>&` that
+/// returns one Variable, with central differences, output by output, for every input that requires
+/// a gradient. The inputs have to be Float64 leaves (TypeError otherwise); the function has to be
+/// deterministic.
 template <class F>
 GradcheckResult gradcheck(F&& function, const std::vector<Variable>& inputs,
                           const GradcheckOptions& options = {}) {

@@ -9,8 +9,8 @@ inline namespace ops {
 #include "lamppp/tensor/functions.inc"
 #undef LMP_T
 
-/// The Tensor ops that have no gradient take a Variable as its value: argsort, nonzero, one_hot, allclose,
-/// array_equal.
+/// The Tensor ops that have no gradient take a Variable as its value: argsort, nonzero, one_hot,
+/// allclose, array_equal.
 inline Tensor argsort(const Variable& x, int axis = -1, bool descending = false) {
   return tensor::argsort(x.data(), axis, descending);
 }

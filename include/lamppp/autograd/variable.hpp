@@ -66,22 +66,22 @@ struct BackwardOptions {
   bool retain_graph = false;
 };
 
-/// A Tensor that remembers how it was made: the tensor plus an edge into the graph. One that needs no
-/// gradient is just its tensor. Like Tensor it is a handle: copies share value and gradient.
+/// A Tensor that remembers how it was made: the tensor plus an edge into the graph. One that needs
+/// no gradient is just its tensor. Like Tensor it is a handle: copies share value and gradient.
 ///
 /// A leaf is made with requires_grad = true; its gradient accumulates over backward passes until
 /// zero_grad(). The result of an op on Variables requires a gradient if any operand does (and no
-/// NoGradGuard is alive); it keeps its gradient when a Variable that stands for it is alive while the
-/// backward pass runs.
+/// NoGradGuard is alive); it keeps its gradient when a Variable that stands for it is alive while
+/// the backward pass runs.
 ///
-/// Building and differentiating graphs on several threads at once is safe, over shared leaves too. What
-/// one thread writes in place no other may use at the same time.
+/// Building and differentiating graphs on several threads at once is safe, over shared leaves too.
+/// What one thread writes in place no other may use at the same time.
 class LMP_API Variable {
  public:
   /// Undefined: every use of it throws.
   Variable() = default;
-  /// Wraps a tensor, sharing its memory. Throws TypeError where `requires_grad` is asked of a type that is
-  /// not floating.
+  /// Wraps a tensor, sharing its memory. Throws TypeError where `requires_grad` is asked of a type
+  /// that is not floating.
   Variable(Tensor data, bool requires_grad = false);
   /// A copy shares value, gradient and place in the graph.
   Variable(const Variable&) = default;
@@ -95,13 +95,14 @@ class LMP_API Variable {
 
   /// False for a default-constructed or moved-from Variable.
   bool defined() const noexcept { return data_.defined(); }
-  /// The value. In-place writes through it (`v.data() -= ...`, `v.data().fill(7)`) are not recorded, but
-  /// counted: a backward pass that needs an overwritten value throws.
+  /// The value. In-place writes through it (`v.data() -= ...`, `v.data().fill(7)`) are not
+  /// recorded, but counted: a backward pass that needs an overwritten value throws.
   const Tensor& data() const& noexcept { return data_; }
   /// The value of a temporary, moved out.
   Tensor data() && noexcept { return std::move(data_); }
-  /// The accumulated gradient; zeros where none has arrived yet. Shares the buffer: a later backward pass
-  /// writes a new one while this one is held. Throws AutogradError where requires_grad() is false.
+  /// The accumulated gradient; zeros where none has arrived yet. Shares the buffer: a later
+  /// backward pass writes a new one while this one is held. Throws AutogradError where
+  /// requires_grad() is false.
   Tensor grad() const;
   /// True once a gradient has arrived and has not been cleared.
   bool has_grad() const;
@@ -111,8 +112,8 @@ class LMP_API Variable {
   const Node* grad_fn() const noexcept;
   /// True where no operation made this value: a parameter, an input, a constant.
   bool is_leaf() const noexcept { return grad_fn() == nullptr; }
-  /// Makes a leaf of this handle, or stops it from being one. Throws AutogradError for the result of an op
-  /// (use detach()), TypeError for types that are not floating.
+  /// Makes a leaf of this handle, or stops it from being one. Throws AutogradError for the result
+  /// of an op (use detach()), TypeError for types that are not floating.
   const Variable& requires_grad_(bool value = true) &;
   /// The same value without a gradient: shares the memory, not the graph.
   Variable detach() const { return Variable(data_); }
@@ -121,10 +122,10 @@ class LMP_API Variable {
   /// Adds `gradient` (cast to this type) to the gradient. Throws ShapeError for another shape.
   void incr_grad(const Tensor& gradient) const;
 
-  /// Computes the gradient of this value with respect to every leaf it depends on and adds it to their
-  /// gradients, seeded with ones. Saved values are released on the way: a second pass throws unless
-  /// retain_graph was given. Throws AutogradError where nothing requires a gradient, where the graph was
-  /// released, and where a saved value was changed in place.
+  /// Computes the gradient of this value with respect to every leaf it depends on and adds it to
+  /// their gradients, seeded with ones. Saved values are released on the way: a second pass throws
+  /// unless retain_graph was given. Throws AutogradError where nothing requires a gradient, where
+  /// the graph was released, and where a saved value was changed in place.
   void backward() const { backward(BackwardOptions()); }
   /// The same, seeded with `gradient`, which has the shape of this value.
   void backward(const Tensor& gradient) const { backward(BackwardOptions{gradient}); }
@@ -137,8 +138,8 @@ class LMP_API Variable {
   const Variable& copy(const Variable& other) const { return copy(other.data_); }
   /// Writes one number into every element; never recorded.
   const Variable& fill(Number value) const;
-  /// x = x + other, recorded, where a gradient flows; in place where none does or inside NoGradGuard. Throws
-  /// AutogradError on a leaf that requires a gradient outside NoGradGuard.
+  /// x = x + other, recorded, where a gradient flows; in place where none does or inside
+  /// NoGradGuard. Throws AutogradError on a leaf that requires a gradient outside NoGradGuard.
   Variable& operator+=(const Variable& other) &;
   /// `x = x - other`; see operator+=.
   Variable& operator-=(const Variable& other) &;

@@ -12,12 +12,12 @@ using tensor::Tensor;
 
 /// Pictures of digits, and which digit each of them shows.
 struct Mnist {
-  Tensor train_images;  ///< Float32 of shape (count, height * width), from 0 to 1
-  Tensor train_labels;  ///< Int64 of shape (count), from 0 to 9
-  Tensor test_images;  ///< as the training images
-  Tensor test_labels;  ///< as the training labels
+  Tensor train_images;     ///< Float32 of shape (count, height * width), from 0 to 1
+  Tensor train_labels;     ///< Int64 of shape (count), from 0 to 9
+  Tensor test_images;      ///< as the training images
+  Tensor test_labels;      ///< as the training labels
   std::size_t height = 0;  ///< of an image, in pixels
-  std::size_t width = 0;  ///< of an image, in pixels
+  std::size_t width = 0;   ///< of an image, in pixels
 };
 
 /// Reads the four IDX files of MNIST, or of a data set in its form, from a folder:

@@ -10,16 +10,16 @@ namespace lmp::tensor {
 
 /// The type of a tensor's elements.
 enum class DataType : std::uint8_t {
-  Bool,  ///< one byte, 0 or 1
-  UInt8,  ///< 8 bits, unsigned
-  Int8,  ///< 8 bits
-  Int16,  ///< 16 bits
-  Int32,  ///< 32 bits
-  Int64,  ///< 64 bits
-  Float16,  ///< IEEE binary16, Half in C++
+  Bool,      ///< one byte, 0 or 1
+  UInt8,     ///< 8 bits, unsigned
+  Int8,      ///< 8 bits
+  Int16,     ///< 16 bits
+  Int32,     ///< 32 bits
+  Int64,     ///< 64 bits
+  Float16,   ///< IEEE binary16, Half in C++
   BFloat16,  ///< the upper half of a float, BFloat16 in C++
-  Float32,  ///< float
-  Float64,  ///< double
+  Float32,   ///< float
+  Float64,   ///< double
 };
 
 /// How many element types there are.
@@ -35,8 +35,8 @@ LMP_API float bfloat16_to_float(std::uint16_t bits) noexcept;
 LMP_API std::uint16_t float_to_bfloat16(float value) noexcept;
 }  // namespace detail
 
-/// IEEE 754 binary16. A storage type: it converts from and to float (round to nearest even), arithmetic
-/// happens in float.
+/// IEEE 754 binary16. A storage type: it converts from and to float (round to nearest even),
+/// arithmetic happens in float.
 struct Half {
   std::uint16_t bits = 0;  ///< the number as it lies in memory
   /// Zero.
@@ -47,8 +47,8 @@ struct Half {
   operator float() const noexcept { return detail::half_to_float(bits); }
 };
 
-/// bfloat16: the upper half of a float. A storage type: it converts from and to float (round to nearest
-/// even), arithmetic happens in float.
+/// bfloat16: the upper half of a float. A storage type: it converts from and to float (round to
+/// nearest even), arithmetic happens in float.
 struct BFloat16 {
   std::uint16_t bits = 0;  ///< the number as it lies in memory
   /// Zero.
@@ -87,8 +87,7 @@ struct DataTypeOf<unsigned char> {
   static constexpr DataType value = DataType::UInt8;
 };
 template <class T>
-  requires(std::is_integral_v<T> && std::is_signed_v<T>)
-struct DataTypeOf<T> {
+requires(std::is_integral_v<T>&& std::is_signed_v<T>) struct DataTypeOf<T> {
   static constexpr DataType value = sizeof(T) == 1   ? DataType::Int8
                                     : sizeof(T) == 2 ? DataType::Int16
                                     : sizeof(T) == 4 ? DataType::Int32
@@ -96,10 +95,12 @@ struct DataTypeOf<T> {
 };
 }  // namespace detail
 
-/// A C++ type that a tensor can hold: bool, unsigned char, the signed integers, Half, BFloat16, float,
-/// double. Other unsigned integers have no tensor type.
+/// A C++ type that a tensor can hold: bool, unsigned char, the signed integers, Half, BFloat16,
+/// float, double. Other unsigned integers have no tensor type.
 template <class T>
-concept Element = requires { detail::DataTypeOf<T>::value; };
+concept Element = requires {
+  detail::DataTypeOf<T>::value;
+};
 
 /// The DataType that holds elements of type T: int is Int32, float Float32, double Float64.
 template <Element T>
@@ -122,8 +123,8 @@ constexpr bool is_integer(DataType type) noexcept {
 /// "Float32", "Bool", ...
 LMP_API const char* name_of(DataType type) noexcept;
 
-/// The type that holds a result of operands of both types: Bool < integers < floats by category, the
-/// wider within a category; UInt8 with Int8 gives Int16, Float16 with BFloat16 gives Float32.
+/// The type that holds a result of operands of both types: Bool < integers < floats by category,
+/// the wider within a category; UInt8 with Int8 gives Int16, Float16 with BFloat16 gives Float32.
 LMP_API DataType type_upcast(DataType a, DataType b) noexcept;
 
 /// Prints the name.

@@ -10,11 +10,11 @@ namespace lmp::tensor {
 /// A kind of device.
 enum class DeviceType : std::uint8_t { CPU, CUDA };
 
-/// A device: its kind and, where there are several, its index. A DeviceType converts to the first of its
-/// kind; there is no conversion back.
+/// A device: its kind and, where there are several, its index. A DeviceType converts to the first
+/// of its kind; there is no conversion back.
 struct Device {
   DeviceType type = DeviceType::CPU;  ///< its kind
-  std::int8_t index = 0;  ///< which one of its kind
+  std::int8_t index = 0;              ///< which one of its kind
 
   /// The CPU.
   constexpr Device() = default;

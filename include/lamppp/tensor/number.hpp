@@ -10,8 +10,8 @@
 namespace lmp::tensor {
 
 /// A plain number as an operand: bool, integer or float as its C++ type says. It takes part in type
-/// promotion by that category only, so a number never widens a tensor of its own category: `x * 2` keeps
-/// Float32, `int_tensor * 0.5` becomes Float32. Integers keep all 64 bits.
+/// promotion by that category only, so a number never widens a tensor of its own category: `x * 2`
+/// keeps Float32, `int_tensor * 0.5` becomes Float32. Integers keep all 64 bits.
 class Number {
  public:
   /// The category of a number.
@@ -19,7 +19,7 @@ class Number {
 
   /// Any arithmetic value. Throws ValueError for an unsigned one beyond Int64.
   template <class T>
-    requires std::is_arithmetic_v<T>
+  requires std::is_arithmetic_v<T>
   constexpr Number(T value) {
     if constexpr (std::same_as<T, bool>) {
       kind_ = Kind::Bool;
@@ -54,8 +54,8 @@ class Number {
   Kind kind_;
 };
 
-/// The type of a result of a tensor and a number: the tensor's unless the number's category is higher,
-/// then Int64 (integers with Bool) or Float32 (floats with Bool or integers).
+/// The type of a result of a tensor and a number: the tensor's unless the number's category is
+/// higher, then Int64 (integers with Bool) or Float32 (floats with Bool or integers).
 constexpr DataType type_upcast(DataType tensor, Number number) noexcept {
   if (is_floating(tensor) || number.kind() == Number::Kind::Bool) return tensor;
   if (number.kind() == Number::Kind::Float) return DataType::Float32;

@@ -22,13 +22,13 @@ LMP_API Tensor where(const Tensor& condition, Number a, Number b);
 LMP_API Tensor argsort(const Tensor& x, int axis = -1, bool descending = false);
 /// Coordinates of the elements that are not 0: Int64, shape (count, ndim), in row-major order.
 LMP_API Tensor nonzero(const Tensor& x);
-/// Int64 of shape (..., classes): 1 at each label, 0 elsewhere. Throws IndexError for a label outside
-/// [0, classes).
+/// Int64 of shape (..., classes): 1 at each label, 0 elsewhere. Throws IndexError for a label
+/// outside [0, classes).
 LMP_API Tensor one_hot(const Tensor& labels, std::int64_t classes);
-/// Whether shapes agree and |a - b| <= absolute + relative * |b| everywhere; equal infinities are close,
-/// NaN is close to nothing unless `equal_nan`.
-LMP_API bool allclose(const Tensor& a, const Tensor& b, double relative = 1e-5, double absolute = 1e-8,
-                      bool equal_nan = false);
+/// Whether shapes agree and |a - b| <= absolute + relative * |b| everywhere; equal infinities are
+/// close, NaN is close to nothing unless `equal_nan`.
+LMP_API bool allclose(const Tensor& a, const Tensor& b, double relative = 1e-5,
+                      double absolute = 1e-8, bool equal_nan = false);
 /// Whether shapes and all elements agree (types may differ; NaN equals nothing).
 LMP_API bool array_equal(const Tensor& a, const Tensor& b);
 
@@ -60,8 +60,8 @@ LMP_API Tensor arange(Number start, Number stop, Number step = 1, Device device 
 /// The same in a given type.
 LMP_API Tensor arange(Number start, Number stop, Number step, Device device, DataType type);
 /// `count` evenly spaced values from start to stop, both included.
-LMP_API Tensor linspace(double start, double stop, std::int64_t count, Device device = DeviceType::CPU,
-                        DataType type = DataType::Float32);
+LMP_API Tensor linspace(double start, double stop, std::int64_t count,
+                        Device device = DeviceType::CPU, DataType type = DataType::Float32);
 /// Ones on the diagonal of an n by n (or n by m) matrix.
 LMP_API Tensor eye(std::int64_t n, std::int64_t m = -1, Device device = DeviceType::CPU,
                    DataType type = DataType::Float32);

@@ -6,10 +6,10 @@
 
 namespace lmp::tensor {
 
-/// A stream of random numbers: Philox4x32-10 keyed by a seed (Salmon et al., "Parallel random numbers: as
-/// easy as 1, 2, 3", SC 2011). It is counter-based: element i of a call depends only on the seed, on how
-/// much was drawn before and on i, so it is the same on any number of threads and on any device. A
-/// Generator is a value; it is not shared between threads.
+/// A stream of random numbers: Philox4x32-10 keyed by a seed (Salmon et al., "Parallel random
+/// numbers: as easy as 1, 2, 3", SC 2011). It is counter-based: element i of a call depends only on
+/// the seed, on how much was drawn before and on i, so it is the same on any number of threads and
+/// on any device. A Generator is a value; it is not shared between threads.
 class Generator {
  public:
   /// A stream from its start.
@@ -38,8 +38,8 @@ LMP_API Tensor rand(const Shape& shape, Device device = DeviceType::CPU,
 LMP_API Tensor rand(Generator& generator, const Shape& shape, Device device = DeviceType::CPU,
                     DataType type = DataType::Float32);
 /// Normal with the given mean and standard deviation, by Box and Muller's transform.
-LMP_API Tensor randn(double mean, double deviation, const Shape& shape, Device device = DeviceType::CPU,
-                     DataType type = DataType::Float32);
+LMP_API Tensor randn(double mean, double deviation, const Shape& shape,
+                     Device device = DeviceType::CPU, DataType type = DataType::Float32);
 /// The same from a stream of your own.
 LMP_API Tensor randn(Generator& generator, double mean, double deviation, const Shape& shape,
                      Device device = DeviceType::CPU, DataType type = DataType::Float32);
@@ -47,8 +47,9 @@ LMP_API Tensor randn(Generator& generator, double mean, double deviation, const 
 LMP_API Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape,
                        Device device = DeviceType::CPU, DataType type = DataType::Int64);
 /// The same from a stream of your own.
-LMP_API Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const Shape& shape,
-                       Device device = DeviceType::CPU, DataType type = DataType::Int64);
+LMP_API Tensor randint(Generator& generator, std::int64_t low, std::int64_t high,
+                       const Shape& shape, Device device = DeviceType::CPU,
+                       DataType type = DataType::Int64);
 /// 1 with the given probability, else 0.
 LMP_API Tensor bernoulli(double probability, const Shape& shape, Device device = DeviceType::CPU,
                          DataType type = DataType::Float32);

@@ -49,8 +49,8 @@ struct Dim {
 
 class Shape;
 
-/// Up to 8 integers without a heap: axes, strides, permutations, the target of a reshape. Made from one
-/// integer, a braced list of integers of any types mixed, a vector of integers, or a Shape.
+/// Up to 8 integers without a heap: axes, strides, permutations, the target of a reshape. Made from
+/// one integer, a braced list of integers of any types mixed, a vector of integers, or a Shape.
 class LMP_API IntList {
  public:
   /// Empty.
@@ -59,10 +59,8 @@ class LMP_API IntList {
   IntList(std::initializer_list<Dim> values);
   /// One integer; a bool is not one.
   template <std::integral I>
-    requires(!std::same_as<I, bool>)
-  IntList(I value) noexcept : size_(1) {
-    values_[0] = static_cast<std::int64_t>(value);
-  }
+  requires(!std::same_as<I, bool>) IntList(I value)
+  noexcept : size_(1) { values_[0] = static_cast<std::int64_t>(value); }
   /// The integers of a vector. Throws ShapeError beyond 8.
   template <std::integral I>
   IntList(const std::vector<I>& values) {
@@ -107,9 +105,9 @@ class LMP_API IntList {
   std::uint8_t size_ = 0;
 };
 
-/// The sizes of a tensor's dimensions, outermost first; up to 8, without a heap. Made from a braced list
-/// of integers of any types mixed, or from a vector of integers. Throws ShapeError on a negative size,
-/// on more than 8 dimensions, and where the number of elements overflows.
+/// The sizes of a tensor's dimensions, outermost first; up to 8, without a heap. Made from a braced
+/// list of integers of any types mixed, or from a vector of integers. Throws ShapeError on a
+/// negative size, on more than 8 dimensions, and where the number of elements overflows.
 class LMP_API Shape {
  public:
   /// As in a container.
@@ -179,7 +177,8 @@ class LMP_API Shape {
   std::uint8_t size_ = 0;
 };
 
-inline IntList::IntList(const Shape& shape) noexcept : size_(static_cast<std::uint8_t>(shape.size())) {
+inline IntList::IntList(const Shape& shape) noexcept
+    : size_(static_cast<std::uint8_t>(shape.size())) {
   for (std::size_t i = 0; i < size_; ++i) values_[i] = static_cast<std::int64_t>(shape[i]);
 }
 

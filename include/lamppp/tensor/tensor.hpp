@@ -24,10 +24,10 @@ namespace lmp::tensor {
 /// An open or closed bound of a slice.
 using Bound = std::optional<std::int64_t>;
 
-/// An n-dimensional array of one type on one device: memory that copies and views share, plus a shape,
-/// strides and a type. A Tensor is a handle, so `const` says nothing about the elements. Up to 8
-/// dimensions; 0-dimensional (one element, shape `()`) and zero-size tensors are ordinary values. A
-/// default-constructed or moved-from tensor is undefined: every operation on it throws.
+/// An n-dimensional array of one type on one device: memory that copies and views share, plus a
+/// shape, strides and a type. A Tensor is a handle, so `const` says nothing about the elements. Up
+/// to 8 dimensions; 0-dimensional (one element, shape `()`) and zero-size tensors are ordinary
+/// values. A default-constructed or moved-from tensor is undefined: every operation on it throws.
 class LMP_API Tensor {
  public:
   /// Undefined: every operation on it throws.
@@ -41,15 +41,17 @@ class LMP_API Tensor {
       : Tensor(Raw{}, data, shape, device, type) {}
   /// The same from a span.
   template <class T, std::size_t N>
-    requires Element<std::remove_const_t<T>>
-  Tensor(std::span<T, N> data, const Shape& shape, Device device = DeviceType::CPU,
-         DataType type = kDataTypeOf<std::remove_const_t<T>>)
-      : Tensor(data.data(), data.size(), kDataTypeOf<std::remove_const_t<T>>, shape, device, type) {}
-  /// The same from a braced list of one arithmetic type: `{1, 2}` makes Int32, `{1.0}` Float64, `{1.0f}`
-  /// Float32. The shape is not optional; nested braces go through autograd::tensor or nested vectors.
+  requires Element<std::remove_const_t<T>> Tensor(
+      std::span<T, N> data, const Shape& shape, Device device = DeviceType::CPU,
+      DataType type = kDataTypeOf<std::remove_const_t<T>>)
+      : Tensor(data.data(), data.size(), kDataTypeOf<std::remove_const_t<T>>, shape, device, type) {
+  }
+  /// The same from a braced list of one arithmetic type: `{1, 2}` makes Int32, `{1.0}` Float64,
+  /// `{1.0f}` Float32. The shape is not optional; nested braces go through autograd::tensor or
+  /// nested vectors.
   template <Element T>
-  explicit Tensor(std::initializer_list<T> data, const Shape& shape, Device device = DeviceType::CPU,
-                  DataType type = kDataTypeOf<T>)
+  explicit Tensor(std::initializer_list<T> data, const Shape& shape,
+                  Device device = DeviceType::CPU, DataType type = kDataTypeOf<T>)
       : Tensor(data.begin(), data.size(), kDataTypeOf<T>, shape, device, type) {}
   /// A matrix from nested vectors. Throws ShapeError where the rows differ in length.
   template <Element T>
@@ -149,7 +151,8 @@ class LMP_API Tensor {
   template <Element T>
   std::vector<T> to_vector() const {
     if constexpr (std::is_same_v<T, bool>) {
-      const std::vector<unsigned char> bytes = astype(DataType::Bool).template copy_out<unsigned char>();
+      const std::vector<unsigned char> bytes =
+          astype(DataType::Bool).template copy_out<unsigned char>();
       return std::vector<bool>(bytes.begin(), bytes.end());
     } else {
       return astype(kDataTypeOf<T>).template copy_out<T>();
@@ -169,14 +172,14 @@ class LMP_API Tensor {
     return value;
   }
 
-  /// Writes `other` into this tensor, through views into their base: cast to this type and broadcast to
-  /// this shape. Throws ShapeError where it does not broadcast. Returns this tensor.
+  /// Writes `other` into this tensor, through views into their base: cast to this type and
+  /// broadcast to this shape. Throws ShapeError where it does not broadcast. Returns this tensor.
   const Tensor& copy(const Tensor& other) const;
   /// Writes one number into every element, through views into their base.
   const Tensor& fill(Number value) const;
-  /// In place, through views into their base. The result keeps this type: throws TypeError where the
-  /// operation would need a wider category (Int32 += 0.5), ShapeError where `other` does not broadcast to
-  /// this shape or this tensor is expanded (its elements share memory).
+  /// In place, through views into their base. The result keeps this type: throws TypeError where
+  /// the operation would need a wider category (Int32 += 0.5), ShapeError where `other` does not
+  /// broadcast to this shape or this tensor is expanded (its elements share memory).
   const Tensor& operator+=(const Tensor& other) const;
   /// In place; see operator+=.
   const Tensor& operator-=(const Tensor& other) const;
@@ -197,8 +200,8 @@ class LMP_API Tensor {
 #include "lamppp/tensor/members.inc"
 #undef LMP_T
 
-  /// Wraps memory that someone else owns, row-major. `deleter(data)` runs when the last tensor that shares
-  /// the memory goes; without one the memory has to outlive them all.
+  /// Wraps memory that someone else owns, row-major. `deleter(data)` runs when the last tensor that
+  /// shares the memory goes; without one the memory has to outlive them all.
   static Tensor from_blob(void* data, const Shape& shape, DataType type,
                           Device device = DeviceType::CPU) {
     return adopt(data, shape, nullptr, type, device, nullptr, nullptr);
@@ -238,8 +241,8 @@ class LMP_API Tensor {
     (*deleter)(data);
     delete deleter;
   }
-  static Tensor adopt(void* data, const Shape& shape, const IntList* strides, DataType type, Device device,
-                      void (*deleter)(void*, void*), void* context);
+  static Tensor adopt(void* data, const Shape& shape, const IntList* strides, DataType type,
+                      Device device, void (*deleter)(void*, void*), void* context);
   template <class T>
   std::vector<T> copy_out() const {
     std::vector<T> values(numel());
@@ -262,7 +265,8 @@ class LMP_API Tensor {
   bool contiguous_ = false;
 };
 
-/// Prints like NumPy: nested brackets, aligned columns, at least one decimal for floats, shortened with
+/// Prints like NumPy: nested brackets, aligned columns, at least one decimal for floats, shortened
+/// with
 /// ... above 1,000 elements; the type and shape follow for anything but Float32.
 LMP_API std::ostream& operator<<(std::ostream& out, const Tensor& tensor);
 

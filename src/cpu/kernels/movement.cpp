@@ -10,20 +10,23 @@ struct Brain {
   std::uint16_t bits;
 };
 
-// binary16 by integer and float arithmetic alone, so that it vectorises on every level. Normal numbers are
-// rebiased; subnormals are exact as bits * 2^-24.
+// binary16 by integer and float arithmetic alone, so that it vectorises on every level. Normal
+// numbers are rebiased; subnormals are exact as bits * 2^-24.
 [[gnu::always_inline]] inline float widen(Half h) {
   const std::uint32_t bits = h.bits, magnitude = bits & 0x7fffu, sign = (bits & 0x8000u) << 16;
-  const std::uint32_t normal = (magnitude << 13) + (magnitude >= 0x7c00u ? 0x70000000u : 0x38000000u);
+  const std::uint32_t normal =
+      (magnitude << 13) + (magnitude >= 0x7c00u ? 0x70000000u : 0x38000000u);
   const float small = static_cast<float>(static_cast<std::int32_t>(magnitude)) * 0x1p-24f;
-  const std::uint32_t value = magnitude < 0x0400u ? __builtin_bit_cast(std::uint32_t, small) : normal;
+  const std::uint32_t value =
+      magnitude < 0x0400u ? __builtin_bit_cast(std::uint32_t, small) : normal;
   return __builtin_bit_cast(float, value | sign);
 }
 [[gnu::always_inline]] inline float widen(Brain b) {
   return __builtin_bit_cast(float, static_cast<std::uint32_t>(b.bits) << 16);
 }
 
-// Rounds to nearest even. Subnormal results are rounded by the addition of 0.5, whose last place is 2^-24.
+// Rounds to nearest even. Subnormal results are rounded by the addition of 0.5, whose last place is
+// 2^-24.
 [[gnu::always_inline]] inline Half narrow_half(float f) {
   const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, f), magnitude = bits & 0x7fffffffu;
   const std::uint32_t sign = (bits >> 16) & 0x8000u;
@@ -44,7 +47,8 @@ struct Brain {
 template <class T>
 inline constexpr bool kIsHalf = __is_same(T, Half) || __is_same(T, Brain);
 
-// Floats to integers truncate and saturate, NaN is 0; integers wrap; Bool is whether it differs from 0.
+// Floats to integers truncate and saturate, NaN is 0; integers wrap; Bool is whether it differs
+// from 0.
 template <class To, class From>
 [[gnu::always_inline]] inline To convert(From v) {
   if constexpr (kIsHalf<From>) {
@@ -77,7 +81,8 @@ void load(void* out, const void* in, std::int64_t stride, std::size_t n) {
     const To v = convert<To>(*from);
     for (std::size_t i = 0; i < n; ++i) o[i] = v;
   } else {
-    for (std::size_t i = 0; i < n; ++i) o[i] = convert<To>(from[static_cast<std::int64_t>(i) * stride]);
+    for (std::size_t i = 0; i < n; ++i)
+      o[i] = convert<To>(from[static_cast<std::int64_t>(i) * stride]);
   }
 }
 
@@ -99,7 +104,8 @@ void store(void* out, std::int64_t stride, const void* in, std::size_t n) {
     LMP_VECTORIZE
     for (std::size_t i = 0; i < n; ++i) o[i] = stored<To>(from[i]);
   } else {
-    for (std::size_t i = 0; i < n; ++i) o[static_cast<std::int64_t>(i) * stride] = stored<To>(from[i]);
+    for (std::size_t i = 0; i < n; ++i)
+      o[static_cast<std::int64_t>(i) * stride] = stored<To>(from[i]);
   }
 }
 
@@ -128,8 +134,8 @@ struct MinOf {
   }
 };
 
-// Lanes that each take every kLanes-th element: enough to keep the adders of four wide vectors busy. The
-// tree that joins them is fixed, so the result depends on n alone.
+// Lanes that each take every kLanes-th element: enough to keep the adders of four wide vectors
+// busy. The tree that joins them is fixed, so the result depends on n alone.
 template <class Op, class T>
 void reduce(void* out, const void* in, std::size_t n) {
   constexpr std::size_t kLanes = 256 / sizeof(T);
@@ -161,7 +167,8 @@ template <bool kMax, class T>
 }
 
 template <bool kMax, class T>
-void arg_row(void* best, std::int64_t* index, const void* in, std::int64_t position, std::size_t n) {
+void arg_row(void* best, std::int64_t* index, const void* in, std::int64_t position,
+             std::size_t n) {
   const auto* x = static_cast<const T*>(in);
   T top = *static_cast<T*>(best);
   for (std::size_t i = 0; i < n; ++i) {
@@ -174,7 +181,8 @@ void arg_row(void* best, std::int64_t* index, const void* in, std::int64_t posit
 }
 
 template <bool kMax, class T>
-void arg_columns(void* best, std::int64_t* index, const void* in, std::int64_t position, std::size_t n) {
+void arg_columns(void* best, std::int64_t* index, const void* in, std::int64_t position,
+                 std::size_t n) {
   const auto* x = static_cast<const T*>(in);
   auto* top = static_cast<T*>(best);
   for (std::size_t i = 0; i < n; ++i) {
@@ -213,7 +221,8 @@ void fill_movement(Kernels& kernels) {
   for_each_compute_type([&](auto index) {
     constexpr int k = decltype(index)::value;
     using T = ComputeType<k>;
-    // Storage types are the compute types in the same order, with the halves between Int64 and Float32.
+    // Storage types are the compute types in the same order, with the halves between Int64 and
+    // Float32.
     constexpr int storage = k < 6 ? k : k + 2;
     fill_loads<T>(kernels.load[storage]);
     kernels.store[storage] = &store<T, T>;

@@ -82,11 +82,13 @@ void backward3(void* const* out, const void* gradient, const void* const* in, co
   const auto* a = static_cast<const First*>(in[0]);
   void* const o[3] = {out[0], out[1], out[2]};
   LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) put_all<kMask, T>(o, i, Op::grad(g[i], a[i], b[i], c[i], y[i]));
+  for (std::size_t i = 0; i < n; ++i)
+    put_all<kMask, T>(o, i, Op::grad(g[i], a[i], b[i], c[i], y[i]));
 }
 
 template <class Op, int kIndex>
-constexpr bool kTakes = Op::info.promote == Promote::Float ? kIndex >= 6 : kIndex > 0 || Op::info.takes_bool;
+constexpr bool kTakes =
+    Op::info.promote == Promote::Float ? kIndex >= 6 : kIndex > 0 || Op::info.takes_bool;
 
 template <class Op>
 void fill_unary(ForwardFn* forward, BackwardFn (*backward)[8]) {
@@ -147,12 +149,15 @@ void fill_ternary(ForwardFn* forward, BackwardFn (*backward)[8]) {
 }  // namespace
 
 void fill_pointwise(Kernels& kernels) {
-#define LMP_UNARY(function, Op) \
-  fill_unary<Op>(kernels.forward[static_cast<int>(OpId::Op)], kernels.backward[static_cast<int>(OpId::Op)]);
-#define LMP_BINARY(function, Op) \
-  fill_binary<Op>(kernels.forward[static_cast<int>(OpId::Op)], kernels.backward[static_cast<int>(OpId::Op)]);
-#define LMP_TERNARY(function, Op) \
-  fill_ternary<Op>(kernels.forward[static_cast<int>(OpId::Op)], kernels.backward[static_cast<int>(OpId::Op)]);
+#define LMP_UNARY(function, Op)                               \
+  fill_unary<Op>(kernels.forward[static_cast<int>(OpId::Op)], \
+                 kernels.backward[static_cast<int>(OpId::Op)]);
+#define LMP_BINARY(function, Op)                               \
+  fill_binary<Op>(kernels.forward[static_cast<int>(OpId::Op)], \
+                  kernels.backward[static_cast<int>(OpId::Op)]);
+#define LMP_TERNARY(function, Op)                               \
+  fill_ternary<Op>(kernels.forward[static_cast<int>(OpId::Op)], \
+                   kernels.backward[static_cast<int>(OpId::Op)]);
 #include "lamppp/tensor/pointwise.def"
 }
 

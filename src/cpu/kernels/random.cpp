@@ -3,17 +3,21 @@
 namespace lmp::cpu::LMP_ISA {
 namespace {
 
-// Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011.
+// Philox4x32-10: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC
+// 2011.
 void philox(std::uint32_t* out, std::uint64_t seed, std::uint64_t first, std::size_t blocks) {
   LMP_VECTORIZE
   for (std::size_t i = 0; i < blocks; ++i) {
     const std::uint64_t counter = first + i;
-    std::uint32_t c0 = static_cast<std::uint32_t>(counter), c1 = static_cast<std::uint32_t>(counter >> 32);
+    std::uint32_t c0 = static_cast<std::uint32_t>(counter),
+                  c1 = static_cast<std::uint32_t>(counter >> 32);
     std::uint32_t c2 = 0, c3 = 0;
-    std::uint32_t k0 = static_cast<std::uint32_t>(seed), k1 = static_cast<std::uint32_t>(seed >> 32);
+    std::uint32_t k0 = static_cast<std::uint32_t>(seed),
+                  k1 = static_cast<std::uint32_t>(seed >> 32);
 #pragma GCC unroll 10
     for (int round = 0; round < 10; ++round) {
-      const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0, p1 = std::uint64_t{0xCD9E8D57u} * c2;
+      const std::uint64_t p0 = std::uint64_t{0xD2511F53u} * c0,
+                          p1 = std::uint64_t{0xCD9E8D57u} * c2;
       c0 = static_cast<std::uint32_t>(p1 >> 32) ^ c1 ^ k0;
       c1 = static_cast<std::uint32_t>(p1);
       c2 = static_cast<std::uint32_t>(p0 >> 32) ^ c3 ^ k1;
@@ -44,8 +48,8 @@ void uniform(void* out, const std::uint32_t* words, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) o[i] = unit(T{}, words, i);
 }
 
-// Box and Muller, "A note on the generation of random normal deviates", 1958: elements 2i and 2i + 1 share
-// a radius. 1 - u lies in (0, 1], so the logarithm is finite. n is even.
+// Box and Muller, "A note on the generation of random normal deviates", 1958: elements 2i and 2i +
+// 1 share a radius. 1 - u lies in (0, 1], so the logarithm is finite. n is even.
 template <class T>
 void normal(void* out, const std::uint32_t* words, double mean, double deviation, std::size_t n) {
   auto* o = static_cast<T*>(out);

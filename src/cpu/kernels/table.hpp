@@ -1,5 +1,5 @@
-// The op table and its mathematics inside the namespace of one instruction set; included by each kernel
-// file that needs them.
+// The op table and its mathematics inside the namespace of one instruction set; included by each
+// kernel file that needs them.
 #pragma once
 
 #include <cstddef>
@@ -11,8 +11,8 @@
 #define LMP_FN [[gnu::always_inline]] constexpr
 #define LMP_MATH_FN [[gnu::always_inline]] inline
 
-// The compiler sees a possible overlap of inputs and output; kernels are only ever handed the same address
-// or none in common.
+// The compiler sees a possible overlap of inputs and output; kernels are only ever handed the same
+// address or none in common.
 #if defined(__clang__)
 #define LMP_VECTORIZE _Pragma("clang loop vectorize(assume_safety)")
 #else
