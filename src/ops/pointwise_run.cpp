@@ -208,10 +208,10 @@ std::pair<Number, Number> clamp_bounds(const Tensor& x, std::optional<Number> lo
     constexpr double kInfinity = std::numeric_limits<double>::infinity();
     return {low.value_or(-kInfinity), high.value_or(kInfinity)};
   }
-  const auto limits = [&]() -> std::pair<std::int64_t, std::int64_t> {
+  const auto limits = [&]() -> std::pair<Number, Number> {
     switch (type) {
       case DataType::Bool:
-        return {0, 1};
+        return {false, true};
       case DataType::UInt8:
         return {0, 255};
       case DataType::Int8:
