@@ -41,7 +41,7 @@ class RunWalker {
   RunWalker(const std::int64_t* sizes, const std::int64_t* strides, int ndim,
             std::int64_t start) noexcept
       : sizes_(sizes), strides_(strides), ndim_(ndim) {
-    for (int d = ndim - 1; d >= 0; --d) {
+    for (int d = ndim - 1; d >= 0 && start > 0; --d) {
       index_[d] = start % sizes[d];
       start /= sizes[d];
       offset_ += index_[d] * strides[d];
