@@ -607,8 +607,10 @@ TEST(StructuredGradients, NoOpIsMissing) {
       matches(source("src/ops/structured.hpp"),
               std::regex(R"(\nstruct (\w+) \{\n  static constexpr unsigned saves)"));
   EXPECT_GT(declared.size(), 15u);
+  const std::set<std::string> no_gradient = {"ArgExtreme", "ArgSort", "OneHot"};
   for (const std::string& name : declared)
-    EXPECT_TRUE(structs.contains(name)) << name << " has no case here";
+    EXPECT_TRUE(structs.contains(name) || no_gradient.contains(name))
+        << name << " has no case here";
 
   const std::set<std::string> without_gradient = {"any", "all", "argmax", "argmin"};
   const std::set<std::string> offered = matches(
