@@ -25,16 +25,21 @@ using tensor::Scalar;
 using tensor::Shape;
 using tensor::Tensor;
 
+using tensor::default_generator;
 using tensor::empty_cache;
 using tensor::get_num_threads;
 using tensor::manual_seed;
 using tensor::memory_stats;
+using tensor::set_default_generator;
 using tensor::set_memory_limit;
 using tensor::set_num_threads;
 
 using autograd::AnomalyGuard;
+using autograd::apply;
 using autograd::BackwardOptions;
+using autograd::checkpoint;
 using autograd::EnableGradGuard;
+using autograd::FunctionContext;
 using autograd::grad;
 using autograd::gradcheck;
 using autograd::GradOptions;

@@ -154,7 +154,7 @@ class Engine final : public Pass<V> {
     if (!needed(to)) return;
     std::vector<V>& held = results_[to];
     held.resize(count);
-    held[k] = std::move(gradient);
+    held[k] = held[k].defined() ? held[k] + gradient : std::move(gradient);
     if (!find_slot(to)) receive(to, V());
   }
 

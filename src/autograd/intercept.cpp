@@ -43,6 +43,7 @@ Variable with_tangent(const Trace& trace, const AnyOp& op, AnyOp::Inputs in) {
     t.push_back(dual && op.differentiable(i) ? dual->tangent : Variable());
     any |= t.back().defined();
   }
+  const Replaced<Trace*> down(&AutogradThread::trace, trace.outer);
   Variable y = intercept(op, pointers(x));
   if (!any || !is_floating(y.type())) return y;
   Variable tangent = op.tangent(x, y, t);
@@ -61,6 +62,7 @@ Variable in_lanes(const Trace& trace, const AnyOp& op, AnyOp::Inputs in) {
     operands.push_back({lanes ? lanes->value : *v, lanes && lanes->mapped});
     any |= operands.back().mapped;
   }
+  const Replaced<Trace*> down(&AutogradThread::trace, trace.outer);
   if (!any) {
     for (const Mapped& m : operands) same.push_back(&m.value);
     return intercept(op, same);

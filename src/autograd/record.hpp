@@ -162,6 +162,7 @@ class StructuredOp final : public AnyOp {
 };
 
 template <class Op, class... T>
+requires requires { Op::saves; }
 Variable apply(Op op, const Variable& x, const T&... rest) {
   const Variable* const inputs[] = {&x, &rest...};
   if (autograd_thread.intercepted) [[unlikely]] {

@@ -1,6 +1,8 @@
 #pragma once
 
+#include "lamppp/autograd/checkpoint.hpp"
 #include "lamppp/autograd/constructor.hpp"
+#include "lamppp/autograd/function.hpp"
 #include "lamppp/autograd/grad.hpp"
 #include "lamppp/autograd/gradcheck.hpp"
 #include "lamppp/autograd/guards.hpp"
