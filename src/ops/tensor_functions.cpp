@@ -4,6 +4,7 @@
 
 #include "lamppp/tensor/ops.hpp"
 #include "ops/einsum.hpp"
+#include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"
 #include "ops/structured.hpp"
 #include "tensor/access.hpp"

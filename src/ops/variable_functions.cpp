@@ -3,6 +3,7 @@
 
 #include "lamppp/autograd/ops.hpp"
 #include "ops/einsum.hpp"
+#include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"
 #include "ops/structured.hpp"
 #include "tensor/access.hpp"
