@@ -42,6 +42,7 @@ using autograd::EnableGradGuard;
 using autograd::FunctionContext;
 using autograd::grad;
 using autograd::gradcheck;
+using autograd::gradgradcheck;
 using autograd::GradOptions;
 using autograd::hessian;
 using autograd::HookHandle;
