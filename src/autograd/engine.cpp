@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "autograd/hook_list.hpp"
 #include "autograd/trace.hpp"
@@ -38,6 +39,9 @@ struct PoolAllocator {
 };
 template <class T>
 using PoolVector = std::vector<T, PoolAllocator<T>>;
+template <class K, class T>
+using PoolMap =
+    std::unordered_map<K, T, std::hash<K>, std::equal_to<K>, PoolAllocator<std::pair<const K, T>>>;
 
 // The first element that is not finite, for the message.
 [[noreturn]] void not_finite(const Node& node, int input, const Tensor& gradient) {
@@ -185,9 +189,10 @@ class Engine final : public Pass<V> {
     if (extras) [[unlikely]]
       extras->hooks->run_gradient(this->gradient_, node);
     if (captures_) {
-      const auto [first, last] = wanted_->captured.equal_range(&node);
-      for (auto it = first; it != last; ++it) it->second->gradient = this->gradient_;
-      if (node.is_leaf() || !wanted_->runs.at(&node)) return;
+      const Mark& mark = wanted_->marks.find(&node)->second;
+      for (std::int32_t c = mark.capture; c >= 0; c = wanted_->next[static_cast<std::size_t>(c)])
+        (*captures_)[static_cast<std::size_t>(c)].gradient = this->gradient_;
+      if (!mark.leads) return;
     } else if constexpr (std::is_same_v<V, Tensor>) {
       if (node.is_leaf()) {
         node.add_gradient(std::move(this->gradient_));
@@ -323,37 +328,49 @@ class Engine final : public Pass<V> {
     std::push_heap(heap_.begin(), heap_.end());
   }
 
-  bool needed(Node* node) const { return !captures_ || wanted_->runs.contains(node); }
+  bool needed(Node* node) const {
+    if (!captures_) return true;
+    const auto found = wanted_->marks.find(node);
+    return found != wanted_->marks.end() && found->second.needed();
+  }
 
-  // The nodes from which a captured one is reached, by a walk with a stack of its own. runs[n]
-  // says whether n itself has to run; a captured node that leads to no other one only receives.
+  // Marks the nodes from which a captured one is reached, by a walk with a stack of its own.
   void find_needed(std::span<const Root<V>> roots) {
     wanted_ = std::make_unique<Wanted>();
-    for (Capture<V>& c : *captures_) wanted_->captured.emplace(c.node, &c);
-    std::unordered_map<Node*, int> state;  // edges looked at
-    std::unordered_map<Node*, bool> reaches;
-    std::vector<Node*> stack;
+    auto& marks = wanted_->marks;
+    wanted_->next.resize(captures_->size());
+    for (std::size_t c = 0; c < captures_->size(); ++c)
+      wanted_->next[c] =
+          std::exchange(marks[(*captures_)[c].node].capture, static_cast<std::int32_t>(c));
+    struct Step {
+      Node* node;
+      int next;
+      bool leads;
+    };
+    PoolVector<Step> stack;
     for (const Root<V>& r : roots) {
-      if (state.contains(r.node)) continue;
-      stack.push_back(r.node);
-      state[r.node] = 0;
+      if (std::exchange(marks[r.node].seen, true)) continue;
+      stack.push_back({r.node, 0, false});
       while (!stack.empty()) {
-        Node* node = stack.back();
-        int& next = state[node];
-        if (next < node->num_edges()) {
-          Node* to = node->edge(next++).node;
-          if (to && state.emplace(to, 0).second) stack.push_back(to);
+        Step& step = stack.back();
+        if (step.next < step.node->num_edges()) {
+          Node* to = step.node->edge(step.next).node;
+          if (!to) {
+            ++step.next;
+            continue;
+          }
+          Mark& mark = marks[to];
+          if (mark.seen) {  // by now also done, since graphs have no cycles
+            step.leads |= mark.needed();
+            ++step.next;
+          } else {
+            mark.seen = true;
+            stack.push_back({to, 0, false});
+          }
           continue;
         }
+        marks[step.node].leads = step.leads;
         stack.pop_back();
-        bool inner = false;
-        for (int i = 0; i < node->num_edges(); ++i) {
-          const Node* to = node->edge(i).node;
-          inner |= to && reaches[const_cast<Node*>(to)];
-        }
-        const bool captured = wanted_->captured.contains(node);
-        reaches[node] = inner || captured;
-        if (inner || captured) wanted_->runs[node] = inner;
       }
     }
   }
@@ -366,10 +383,16 @@ class Engine final : public Pass<V> {
   PoolVector<V> slots_;
   PoolVector<std::uint32_t> free_;
   PoolVector<Waiting> heap_;
-  // With captures: the nodes to visit, and whether they run or only receive.
+  // With captures: what the pass has to know of each node.
+  struct Mark {
+    std::int32_t capture = -1;  // the last one of this node; Wanted::next has the others
+    bool seen = false;
+    bool leads = false;  // to a captured node, so that it has to run
+    bool needed() const noexcept { return leads || capture >= 0; }
+  };
   struct Wanted {
-    std::unordered_map<Node*, bool> runs;
-    std::unordered_multimap<Node*, Capture<V>*> captured;
+    PoolMap<Node*, Mark> marks;
+    std::vector<std::int32_t> next;
   };
   std::unique_ptr<Wanted> wanted_;
   // What most passes do not need: slots of nodes that another pass works on, gradients of nodes
