@@ -33,9 +33,12 @@ using tensor::set_memory_limit;
 using tensor::set_num_threads;
 
 using autograd::BackwardOptions;
+using autograd::draw_graph;
+using autograd::DrawOptions;
 using autograd::grad;
 using autograd::gradcheck;
 using autograd::GradOptions;
+using autograd::GraphDrawing;
 using autograd::is_grad_enabled;
 using autograd::NoGradGuard;
 using autograd::Variable;
