@@ -8,6 +8,7 @@
 #include "lamppp/autograd/core.hpp"
 #include "lamppp/data/core.hpp"
 #include "lamppp/error.hpp"
+#include "lamppp/profiler.hpp"
 #include "lamppp/tensor/core.hpp"
 
 /// Everyday names of Lamp++. The ops take a Tensor or a Variable alike: `lmp::exp(x)`.

@@ -6,6 +6,7 @@
 #include "lamppp/autograd/ops.hpp"
 #include "tensor/access.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/profile_scope.hpp"
 
 namespace lmp::autograd {
 
@@ -134,7 +135,7 @@ class Engine final : public Pass<V> {
       throw AutogradError(concat("backward: the graph was released by an earlier pass at '",
                                  node.name(),
                                  "'; give retain_graph = true to the first pass to run it again"));
-    node.backward(*this);
+    tensor::detail::profiled(node, [&] { node.backward(*this); });
     this->gradient_ = V();
     if (!retain_) node.release_saved();
   }
