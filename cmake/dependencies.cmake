@@ -3,6 +3,10 @@ list(PREPEND CMAKE_MODULE_PATH ${CMAKE_CURRENT_LIST_DIR})
 find_package(ZLIB REQUIRED)
 set(LAMPPP_PRIVATE_LIBRARIES ZLIB::ZLIB)
 set(LAMPPP_HAVE_ONEDNN OFF)
+# Headers alone, and only what is compiled here sees them: nothing that a package would have to name.
+if(NOT TARGET Eigen3::Eigen)
+  find_package(Eigen3 REQUIRED NO_MODULE)
+endif()
 
 if("thread" IN_LIST LAMPPP_SANITIZE)
   # That tool sees races in libgomp that are not there, so this build has threads of its own.

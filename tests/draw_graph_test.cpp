@@ -146,6 +146,27 @@ TEST(DrawGraph, EveryUseIsAnEdge) {
   EXPECT_EQ(count(drawing.svg(), "<path d=\"M"), 1u + 3u) << "the arrow head's and three edges";
 }
 
+struct Halves {
+  static constexpr const char* name = "halves";
+  std::vector<Variable> forward(FunctionContext&, const Variable& x) {
+    return {narrow(x, 0, 0, 2), narrow(x, 0, 2, 2)};
+  }
+  std::vector<Variable> backward(FunctionContext&, const std::vector<Variable>& g) {
+    return {cat(g, 0)};
+  }
+};
+
+TEST(DrawGraph, ResultsOfAFunctionLeadToItsNode) {
+  const Variable x = parameter({4});
+  const std::vector<Variable> parts = apply(Halves{}, x);
+  const GraphDrawing drawing = draw_graph(sum(parts[0] * parts[1]));
+  const std::size_t function = only(drawing, "halves[0]").inputs.at(0);
+  EXPECT_EQ(drawing.nodes[function].op, "halves");
+  EXPECT_EQ(only(drawing, "halves[1]").inputs.at(0), function);
+  EXPECT_EQ(drawing.nodes[function].inputs.size(), 1u);
+  expect_apart(drawing);
+}
+
 TEST(DrawGraph, SeveralResultsShareTheirGraph) {
   const Variable x = parameter({4});
   const Variable h = exp(x);

@@ -77,6 +77,12 @@ Tensor index_of(const Variable& v) { return v.data().astype(DataType::Int64); }
 Tensor mask_of(const Tensor& t) { return t != 0; }
 Tensor mask_of(const Variable& v) { return v.data() != 0; }
 
+// Linear algebra takes Float32 and Float64 alone.
+template <class V>
+V wide(const V& v) {
+  return v.type() == DataType::Float64 ? v : lmp::astype(v, DataType::Float32);
+}
+
 std::map<std::string, Function> functions() {
   std::map<std::string, Function> f;
 #define REDUCTION(name)                                        \
@@ -170,6 +176,15 @@ std::map<std::string, Function> functions() {
   f["by_mask"] = CALL(x[0][mask_of(x[1])]);
   f["by_index"] = CALL(x[0][index_of(x[1])]);
   f["take"] = CALL(lmp::take(x[0], {index_of(x[1]), index_of(x[2])}));
+  for (const char* kind : {"_matrix", "_batched", "_broadcast", "_vector"}) {
+    const std::string of = kind;
+    f["solve" + of] = CALL(lmp::solve(wide(x[0]), wide(x[1])));
+    f["inv" + of] = CALL(lmp::inv(wide(x[0])));
+    f["det" + of] = CALL(lmp::det(wide(x[0])));
+    f["slogdet_sign" + of] = CALL(lmp::slogdet(wide(x[0])).first);
+    f["slogdet_log" + of] = CALL(lmp::slogdet(wide(x[0])).second);
+    f["cholesky" + of] = CALL(lmp::cholesky(wide(x[0])));
+  }
   f["nonzero"] = CALL(lmp::nonzero(x[0]));
   f["one_hot"] = CALL(lmp::one_hot(index_of(x[0]), 5));
   return f;

@@ -5,7 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <cstdio>
 #include <filesystem>
@@ -164,6 +166,34 @@ TEST(Profiler, RecordsTheKernelsOfAProgram) {
     EXPECT_GE(events[i].start, events[i - 1].start + events[i - 1].duration);
 }
 
+TEST(Profiler, EveryEntryOfTheTableIsRecorded) {
+  const Tensor a({4.0, 1.0, 1.0, 3.0}, Shape({2, 2}), DeviceType::CPU, DataType::Float64);
+  const Tensor index({1, 0, 0, 1}, Shape({2, 2}), DeviceType::CPU, DataType::Int64);
+  Generator generator(1);
+  Profiler profiler;
+  rand(generator, {2}), randn(generator, 0, 1, {2}), permutation(generator, 4);
+  cumsum(a, 0), argsort(a, 0, false), nonzero(a), prod(a), min(a), argmin(a, 0);
+  gather(a, 0, index), scatter(a, 0, index, a), scatter_add(a, 0, index, a);
+  solve(a, a), inv(a), cholesky(a), det(a), slogdet(a);
+  profiler.stop();
+  const std::vector<ProfileEvent> events = profiler.events();
+  for (const char* name :
+       {"rand", "randn",    "random_words", "cumsum",  "argsort", "count_nonzero", "nonzero",
+        "prod", "min",      "argmin",       "gather",  "scatter", "scatter_add",   "solve",
+        "inv",  "cholesky", "det",          "slogdet", "upload",  "copy"})
+    EXPECT_FALSE(named(events, name).empty()) << name;
+  // No function of the table is left out, nor left as it is.
+  constexpr std::size_t kEntries = sizeof(tensor::detail::Backend) / sizeof(void (*)());
+  using Entries = std::array<void (*)(), kEntries>;
+  const auto plain = std::bit_cast<Entries>(cpu::backend);
+  const Profiler again;
+  const auto recording = std::bit_cast<Entries>(tensor::detail::backend(Device{}));
+  for (std::size_t i = 0; i < kEntries; ++i) {
+    EXPECT_NE(recording[i], nullptr) << i;
+    EXPECT_NE(recording[i], plain[i]) << i;
+  }
+}
+
 TEST(Profiler, NothingIsRecordedBeforeAndAfter) {
   const Tensor a = ones({4});
   add(a, a);
@@ -198,6 +228,22 @@ TEST(Profiler, NodesOfABackwardPassHoldTheirKernels) {
   EXPECT_LE(node.self, node.duration - kernel.duration);
   EXPECT_TRUE(within(only(events, "backward of mul", "backward"), only(events, "mul", "backward")));
   EXPECT_EQ(x.grad().to_vector<float>()[0], 2 * std::exp(1.0F));
+}
+
+struct Twice {
+  static constexpr const char* name = "a name too long for a small string";
+  Variable forward(FunctionContext&, const Variable& x) { return x * 2; }
+  std::vector<Variable> backward(FunctionContext&, const Variable& g) { return {g * 2}; }
+};
+
+TEST(Profiler, NamesOutliveTheirNodes) {
+  Profiler profiler;
+  {
+    const Variable x(ones({2}), true);
+    sum(apply(Twice{}, x)).backward();
+  }
+  profiler.stop();
+  only(profiler.events(), Twice::name, "backward");
 }
 
 TEST(Profiler, NodesOfARecordedPassHoldForwardKernels) {

@@ -44,6 +44,14 @@ class LMP_API ValueError : public Error {
   ~ValueError() override;
 };
 
+/// A matrix that linear algebra has no result for: singular, or not positive definite; names the
+/// first one of the batch.
+class LMP_API LinAlgError : public Error {
+ public:
+  using Error::Error;
+  ~LinAlgError() override;
+};
+
 /// A device that is not there, or operands on different devices.
 class LMP_API DeviceError : public Error {
  public:

@@ -26,23 +26,42 @@ using tensor::Scalar;
 using tensor::Shape;
 using tensor::Tensor;
 
+using tensor::default_generator;
 using tensor::empty_cache;
 using tensor::get_num_threads;
 using tensor::manual_seed;
 using tensor::memory_stats;
+using tensor::set_default_generator;
 using tensor::set_memory_limit;
 using tensor::set_num_threads;
 
+using autograd::AnomalyGuard;
+using autograd::apply;
 using autograd::BackwardOptions;
+using autograd::checkpoint;
 using autograd::draw_graph;
 using autograd::DrawOptions;
+using autograd::EnableGradGuard;
+using autograd::FunctionContext;
 using autograd::grad;
 using autograd::gradcheck;
 using autograd::GradOptions;
 using autograd::GraphDrawing;
+using autograd::hessian;
+using autograd::HookHandle;
+using autograd::hvp;
+using autograd::InferenceModeGuard;
 using autograd::is_grad_enabled;
+using autograd::is_inference_mode;
+using autograd::jacobian;
+using autograd::jvp;
 using autograd::NoGradGuard;
+using autograd::register_node_hook;
+using autograd::SavedTensorHooksGuard;
+using autograd::value_and_grad;
 using autograd::Variable;
+using autograd::vjp;
+using autograd::vmap;
 
 // Found as lmp::name: the ops of both types and the constructors of Tensor. Their twins in
 // lmp::autograd that make Variables stay there.

@@ -1,8 +1,12 @@
 #include "autograd/engine.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <string>
 #include <unordered_map>
 
+#include "autograd/hook_list.hpp"
+#include "autograd/trace.hpp"
 #include "lamppp/autograd/ops.hpp"
 #include "tensor/access.hpp"
 #include "tensor/checks.hpp"
@@ -34,6 +38,32 @@ struct PoolAllocator {
 template <class T>
 using PoolVector = std::vector<T, PoolAllocator<T>>;
 
+// The first element that is not finite, for the message.
+[[noreturn]] void not_finite(const Node& node, int input, const Tensor& gradient) {
+  const std::vector<double> values = gradient.to_vector<double>();
+  std::size_t at = 0;
+  while (std::isfinite(values[at])) ++at;
+  IntList index(gradient.shape());
+  std::size_t rest = at;
+  for (std::size_t d = index.size(); d-- > 0; rest /= gradient.shape()[d])
+    index[d] = static_cast<std::int64_t>(rest % gradient.shape()[d]);
+  const NodeExtras* extras = node.extras();
+  const std::string where =
+      !extras || extras->site.line == 0
+          ? std::string(" (called outside any AnomalyGuard: its line is not known)")
+          : concat(", called at ", extras->site.file, ":", extras->site.line, ",");
+  throw AutogradError(concat("anomaly: ",
+                             input < 0 ? concat("the backward pass starts from a gradient of '",
+                                                node.name(), "'", where, " that")
+                                       : concat("the gradient that '", node.name(), "'", where,
+                                                " computes for operand ", input),
+                             " is ",
+                             std::isnan(values[at]) ? "nan"
+                             : values[at] > 0       ? "inf"
+                                                    : "-inf",
+                             " at ", index, " of shape ", gradient.shape()));
+}
+
 /// `g` summed over the axes along which `shape` was broadcast to its shape.
 template <class V>
 V sum_to(const V& g, const Shape& shape) {
@@ -54,8 +84,11 @@ V sum_to(const V& g, const Shape& shape) {
 template <class V>
 class Engine final : public Pass<V> {
  public:
-  Engine(std::vector<Capture<V>>* captures, bool retain_graph)
-      : captures_(captures), retain_(retain_graph) {
+  Engine(std::vector<Capture<V>>* captures, bool retain_graph, bool create_graph)
+      : Pass<V>(create_graph),
+        captures_(captures),
+        retain_(retain_graph || create_graph),
+        anomaly_(autograd_thread.anomaly > 0) {
     slots_.reserve(4);
     heap_.reserve(8);
   }
@@ -66,8 +99,11 @@ class Engine final : public Pass<V> {
 
   void start(std::span<Root<V>> roots) {
     if (captures_) find_needed(roots);
-    for (Root<V>& r : roots)
-      if (needed(r.node)) receive(r.node, std::move(r.seed));
+    for (Root<V>& r : roots) {
+      if (!needed(r.node)) continue;
+      if (anomaly_) check_finite(r.node, -1, r.seed);
+      receive(r.node, std::move(r.seed));
+    }
   }
 
   void run() {
@@ -87,13 +123,21 @@ class Engine final : public Pass<V> {
   void add(int input, V gradient) override {
     const Edge& edge = this->node_->edge(input);
     if (!edge.node || !needed(edge.node)) return;
+    if (anomaly_) [[unlikely]]
+      check_finite(this->node_, input, gradient);
     if (gradient.shape() != edge.shape) gradient = sum_to(gradient, edge.shape);
     if (gradient.type() != edge.type) gradient = astype(gradient, edge.type);
+    if (collected_) [[unlikely]] {
+      V& held = (*collected_)[static_cast<std::size_t>(input)];
+      held = held.defined() ? held + gradient : std::move(gradient);
+      return;
+    }
     receive(edge.node, std::move(gradient));
   }
 
   const Tensor* pending(int input, const Tensor& like) override {
     if constexpr (std::is_same_v<V, Tensor>) {
+      if (collected_ || anomaly_) return nullptr;
       const Edge& edge = this->node_->edge(input);
       if (edge.shape != like.shape() || edge.type != like.type()) return nullptr;
       const std::uint32_t* slot = find_slot(edge.node);
@@ -105,6 +149,19 @@ class Engine final : public Pass<V> {
       (void)like;
       return nullptr;
     }
+  }
+
+  void add_result(Node* to, std::size_t k, std::size_t count, V gradient) override {
+    if (!needed(to)) return;
+    std::vector<V>& held = results_[to];
+    held.resize(count);
+    held[k] = held[k].defined() ? held[k] + gradient : std::move(gradient);
+    if (!find_slot(to)) receive(to, V());
+  }
+
+  std::vector<V> results() override {
+    const auto found = results_.extract(this->node_);
+    return found.empty() ? std::vector<V>() : std::move(found.mapped());
   }
 
  private:
@@ -123,21 +180,73 @@ class Engine final : public Pass<V> {
 
   void visit() {
     Node& node = *this->node_;
+    NodeExtras* const extras = node.extras();
+    if (extras) [[unlikely]]
+      extras->hooks->run_gradient(this->gradient_, node);
     if (captures_) {
       const auto [first, last] = captured_.equal_range(&node);
       for (auto it = first; it != last; ++it) it->second->gradient = this->gradient_;
       if (node.is_leaf() || !runs_.at(&node)) return;
     } else if constexpr (std::is_same_v<V, Tensor>) {
-      if (node.is_leaf()) return node.add_gradient(std::move(this->gradient_));
-      if (node.has_handles()) node.keep_gradient(this->gradient_);
+      if (node.is_leaf()) {
+        node.add_gradient(std::move(this->gradient_));
+        if (extras) extras->hooks->run_accumulated(node);
+        return;
+      }
+      if (node.has_handles() && this->gradient_.defined()) node.keep_gradient(this->gradient_);
     }
-    if (node.released())
-      throw AutogradError(concat("backward: the graph was released by an earlier pass at '",
-                                 node.name(),
-                                 "'; give retain_graph = true to the first pass to run it again"));
-    tensor::detail::profiled(node, [&] { node.backward(*this); });
+    node.begin_use(retain_);
+    const Use use{node, retain_};
+    tensor::detail::profiled(node, [&] {
+      if (extras) [[unlikely]]
+        backward_with(*extras);
+      else
+        node.backward(*this);
+    });
     this->gradient_ = V();
-    if (!retain_) node.release_saved();
+  }
+
+  struct Use {
+    Node& node;
+    bool keep;
+    ~Use() { node.end_use(keep); }
+  };
+
+  // Gives back what hooks packed, and runs the node's own hooks.
+  void backward_with(const NodeExtras& extras) {
+    Node& node = *this->node_;
+    struct Clear {
+      Engine& engine;
+      ~Clear() {
+        engine.unpacked_.clear();
+        engine.collected_ = nullptr;
+      }
+    } const clear{*this};
+    for (std::size_t i = 0; i < extras.packed.size(); ++i) {
+      const auto& packed = extras.packed[i];
+      this->unpacked_.push_back(packed ? Saved(packed->unpack())
+                                       : node.checked(static_cast<int>(i)));
+    }
+    if (!extras.hooks->has_node_hooks()) return node.backward(*this);
+    std::vector<V> made(static_cast<std::size_t>(node.num_edges()));
+    const V result = this->gradient_;
+    collected_ = &made;
+    node.backward(*this);
+    collected_ = nullptr;
+    extras.hooks->run_node(made, result, node);
+    for (int i = 0; i < node.num_edges(); ++i)
+      if (V& gradient = made[static_cast<std::size_t>(i)]; gradient.defined())
+        receive(node.edge(i).node, std::move(gradient));
+  }
+
+  // Throws where `gradient`, of input `input` of `node` or of its result (-1), is not finite.
+  static void check_finite(const Node* node, int input, const V& gradient) {
+    const Tensor* t;
+    if constexpr (std::is_same_v<V, Variable>)
+      t = &plain_value(gradient);
+    else
+      t = &gradient;
+    if (tensor::ops::all(tensor::ops::isfinite(*t)).item() == 0) not_finite(*node, input, *t);
   }
 
   std::uint32_t* find_slot(Node* node) {
@@ -235,11 +344,14 @@ class Engine final : public Pass<V> {
 
   std::vector<Capture<V>>* captures_;
   bool retain_;
+  bool anomaly_;
+  std::vector<V>* collected_ = nullptr;  // in the place of add(), where a node has hooks
   std::uint64_t order_ = 0;
   PoolVector<V> slots_;
   PoolVector<std::uint32_t> free_;
   PoolVector<Waiting> heap_;
   std::unordered_map<Node*, std::uint32_t> shared_;
+  std::unordered_map<Node*, std::vector<V>> results_;
   std::unordered_map<Node*, bool> runs_;
   std::unordered_multimap<Node*, Capture<V>*> captured_;
 };
@@ -247,13 +359,14 @@ class Engine final : public Pass<V> {
 }  // namespace
 
 template <class V>
-void run_pass(std::span<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph) {
-  Engine<V> engine(captures, retain_graph);
+void run_pass(std::span<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph,
+              bool create_graph) {
+  Engine<V> engine(captures, retain_graph, create_graph);
   engine.start(roots);
   engine.run();
 }
 
-template void run_pass(std::span<Root<Tensor>>, std::vector<Capture<Tensor>>*, bool);
-template void run_pass(std::span<Root<Variable>>, std::vector<Capture<Variable>>*, bool);
+template void run_pass(std::span<Root<Tensor>>, std::vector<Capture<Tensor>>*, bool, bool);
+template void run_pass(std::span<Root<Variable>>, std::vector<Capture<Variable>>*, bool, bool);
 
 }  // namespace lmp::autograd

@@ -23,10 +23,14 @@ struct Capture {
 
 /// Runs a pass from `roots`, whose seeds it takes. Without captures every leaf gets its gradient
 /// added; with captures only the nodes on the way to them run, and leaves stay as they are.
+/// `create_graph` (of a pass of Variables) gives the gradients a graph of their own, and implies
+/// `retain_graph`.
 template <class V>
-void run_pass(std::span<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph);
+void run_pass(std::span<Root<V>> roots, std::vector<Capture<V>>* captures, bool retain_graph,
+              bool create_graph = false);
 
-extern template void run_pass(std::span<Root<Tensor>>, std::vector<Capture<Tensor>>*, bool);
-extern template void run_pass(std::span<Root<Variable>>, std::vector<Capture<Variable>>*, bool);
+extern template void run_pass(std::span<Root<Tensor>>, std::vector<Capture<Tensor>>*, bool, bool);
+extern template void run_pass(std::span<Root<Variable>>, std::vector<Capture<Variable>>*, bool,
+                              bool);
 
 }  // namespace lmp::autograd

@@ -1,8 +1,11 @@
 #include "autograd/node.hpp"
 
 #include <algorithm>
+#include <memory>
 #include <thread>
 
+#include "autograd/hook_list.hpp"
+#include "autograd/trace.hpp"
 #include "tensor/access.hpp"
 #include "tensor/backend.hpp"
 #include "tensor/format.hpp"
@@ -36,7 +39,8 @@ struct Node::Lock {
 };
 
 Node::~Node() {
-  release_saved();
+  drop_saved();
+  delete extras_.load(std::memory_order_relaxed);
   if (gradient_) {
     gradient_->~Tensor();
     tensor::detail::cpu_deallocate(gradient_, sizeof(Tensor));
@@ -69,21 +73,57 @@ void Node::dispose(Node* node) noexcept {
   thread.disposing = false;
 }
 
-void Node::release_saved() noexcept {
-  if (released_.exchange(true, std::memory_order_acq_rel)) return;
+void Node::drop_saved() noexcept {
   for (int i = 0; i < num_saved_; ++i) saved_[i].~Saved();
   num_saved_ = 0;
+  if (NodeExtras* more = extras()) more->packed.clear();
+}
+
+void Node::begin_use(bool keep) {
+  const std::uint32_t before = keep ? uses_.fetch_add(kReader, std::memory_order_acq_rel)
+                                    : uses_.fetch_or(kLastUse, std::memory_order_acq_rel);
+  if (before == 0 || (keep && !(before & kLastUse))) [[likely]]
+    return;
+  if (keep) uses_.fetch_sub(kReader, std::memory_order_acq_rel);
+  if (before & kLastUse)
+    throw AutogradError(concat("backward: the graph was released by an earlier pass at '", name(),
+                               "'; give retain_graph = true to the first pass to run it again"));
+  uses_.fetch_and(~kLastUse, std::memory_order_acq_rel);
+  throw AutogradError(concat("backward: another thread runs a pass through '", name(),
+                             "', which this one would release; give retain_graph = true to passes "
+                             "that share a part of a graph"));
+}
+
+void Node::end_use(bool keep) noexcept {
+  if (keep)
+    uses_.fetch_sub(kReader, std::memory_order_acq_rel);
+  else
+    drop_saved();
 }
 
 const Saved& Node::checked(int i) const {
   const Saved& s = saved_[i];
-  if (s.tensor.defined() && s.tensor.version() != s.version)
+  if (s.tensor.defined() && s.tensor.version() != s.version) {
+    // A stand-in's own version says nothing; see finish_intercepted.
+    const std::uint32_t now = version_of(s.tensor);
+    if (traced(s.tensor) && ~now == s.version) return s;
     throw AutogradError(
         concat(name(), ": a value of shape ", s.tensor.shape(),
-               " that its gradient needs was changed in place after it was saved (version ",
-               s.tensor.version(), ", saved at ", s.version,
+               " that its gradient needs was changed in place after it was saved (version ", now,
+               ", saved at ", traced(s.tensor) ? ~s.version : s.version,
                "); change a clone(), or run backward first"));
+  }
   return s;
+}
+
+NodeExtras& Node::need_extras() {
+  NodeExtras* present = extras();
+  if (present) return *present;
+  auto made = std::make_unique<NodeExtras>();
+  made->hooks = std::make_shared<HookList>();
+  if (extras_.compare_exchange_strong(present, made.get(), std::memory_order_acq_rel))
+    present = made.release();
+  return *present;
 }
 
 Tensor Node::kept_gradient() const {
@@ -132,6 +172,13 @@ void NodeBuilder::add_edge(const Variable& input) {
   after_ = std::max(after_, to->sequence());
 }
 
+void NodeBuilder::add_edge(Node* to, const Shape& shape, DataType type) {
+  new (node_->edges_ + node_->num_edges_) Edge{to, type, shape};
+  ++node_->num_edges_;
+  to->retain(Node::kEdgeUnit);
+  after_ = std::max(after_, to->sequence());
+}
+
 void NodeBuilder::add_edge(const Tensor& input) {
   new (node_->edges_ + node_->num_edges_) Edge{nullptr, input.type(), input.shape()};
   ++node_->num_edges_;
@@ -146,7 +193,45 @@ detail::NodeHandle NodeBuilder::finish() {
   AutogradThread& thread = autograd_thread;
   thread.sequence = std::max(thread.sequence, after_) + 1;
   node_->sequence_ = thread.sequence;
+  if (thread.intercepted) [[unlikely]]
+    finish_intercepted();
   return std::move(owner_);
+}
+
+void NodeBuilder::finish_intercepted() {
+  AutogradThread& thread = autograd_thread;
+  if (node_->is_leaf()) {
+    node_->trace = thread.trace ? thread.trace->id : 0;
+    return;
+  }
+  int level = 0;
+  for (int i = 0; i < node_->num_edges_; ++i)
+    if (const Node* to = node_->edges_[i].node) level = std::max(level, node_level(*to));
+  node_->trace = level == 0 ? 0 : trace_at(level).id;
+  if (thread.anomaly > 0 && thread.site) node_->need_extras().site = *thread.site;
+
+  bool plain = true;
+  for (int i = 0; i < node_->num_saved_; ++i) {
+    Saved& s = node_->saved_[i];
+    if (!traced(s.tensor)) continue;
+    plain = false;
+    s.version = ~version_of(s.tensor);  // never the stand-in's own, which is 0: checked() looks on
+  }
+  if (!thread.saved || !plain) return;
+  detail::SavedTensorHooks& hooks = *thread.saved;
+  const Replaced<detail::SavedTensorHooks*> off(&AutogradThread::saved, nullptr);
+  const NoGradGuard unrecorded;
+  std::vector<std::shared_ptr<detail::PackedTensor>> packed;
+  bool any = false;
+  for (int i = 0; i < node_->num_saved_; ++i) {
+    const Tensor& t = node_->saved_[i].tensor;
+    packed.push_back(t.defined() ? hooks.pack(t) : nullptr);
+    any |= packed.back() != nullptr;
+  }
+  if (!any) return;
+  for (std::size_t i = 0; i < packed.size(); ++i)
+    if (packed[i]) node_->saved_[i].tensor = Tensor();
+  node_->need_extras().packed = std::move(packed);
 }
 
 }  // namespace lmp::autograd

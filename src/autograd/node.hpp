@@ -2,10 +2,13 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <new>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
+#include "lamppp/autograd/hooks.hpp"
 #include "lamppp/autograd/variable.hpp"
 #include "tensor/allocator.hpp"
 
@@ -16,10 +19,12 @@ struct VariableAccess {
     return Variable(std::move(data), std::move(node));
   }
   static Node* node(const Variable& v) noexcept { return v.node_.get(); }
+  static const detail::NodeHandle& handle(const Variable& v) noexcept { return v.node_; }
 };
 
 template <class V>
 class Pass;
+struct Trace;
 
 /// From a node to the node that made one of its inputs. Keeps the input's shape and type, which
 /// gradients are brought back to; the node is null where the input wants no gradient.
@@ -29,14 +34,30 @@ struct Edge {
   Shape shape;
 };
 
+/// How often the memory behind a tensor was written in place; of a value inside a transform, the
+/// memory behind that.
+std::uint32_t version_of(const Tensor& t) noexcept;
+
 /// A tensor (or number) that backward reads, with its version when it was saved.
 struct Saved {
   Tensor tensor;
   std::uint32_t version = 0;
   Number number = 0;
 
+  Saved() = default;
   explicit Saved(Tensor t) : tensor(std::move(t)), version(tensor.version()) {}
   explicit Saved(Number n) : number(n) {}
+};
+
+/// The hooks of a node, shared with the handles that remove them.
+class HookList;
+
+/// What few nodes have: hooks, a place in the program, saved values that hooks packed.
+struct NodeExtras {
+  CallSite site;
+  std::shared_ptr<HookList> hooks;  // never null, so that passes on other threads may look
+  /// By saved slot; null where the value is in the slot itself.
+  std::vector<std::shared_ptr<detail::PackedTensor>> packed;
 };
 
 /// Note [Nodes]
@@ -71,9 +92,12 @@ class Node {
   static constexpr std::uint64_t kHandleUnit = std::uint64_t{1} << 32;
   bool has_handles() const noexcept { return counts_.load(std::memory_order_relaxed) >> 32 != 0; }
 
-  /// Drops what was saved; a later pass through this node throws.
-  void release_saved() noexcept;
-  bool released() const noexcept { return released_.load(std::memory_order_acquire); }
+  /// A pass says that it reads what was saved, and that it has done so. Without `keep` it is the
+  /// last one: end_use drops what was saved. Throws AutogradError where another pass was the last
+  /// one, or is at work here while this one wants to be.
+  void begin_use(bool keep);
+  void end_use(bool keep) noexcept;
+  bool released() const noexcept { return uses_.load(std::memory_order_acquire) & kLastUse; }
 
   /// The gradient kept for the Variables that stand for the result (of a leaf: the accumulated
   /// one); undefined if none.
@@ -82,9 +106,15 @@ class Node {
   void add_gradient(Tensor gradient);
   void clear_gradient();
 
+  /// Null where the node has none, which is usual.
+  NodeExtras* extras() const noexcept { return extras_.load(std::memory_order_acquire); }
+  NodeExtras& need_extras();
+
   // Where the pass that works on this node has its incoming gradient; see Note [Passes].
   std::atomic<const void*> owner{nullptr};
   std::uint32_t slot = 0;
+  /// The transform inside which it was made (Note [Transforms]), 0 outside of all.
+  std::uint32_t trace = 0;
 
  protected:
   Node() = default;
@@ -93,19 +123,22 @@ class Node {
  private:
   friend class NodeBuilder;
   static void dispose(Node* node) noexcept;
+  void drop_saved() noexcept;
   Tensor& gradient_slot();  // under the lock
   struct Lock;
+  static constexpr std::uint32_t kLastUse = 1, kReader = 2;
 
   std::atomic<std::uint64_t> counts_{kHandleUnit};
   std::uint64_t sequence_ = 0;
   Edge* edges_ = nullptr;
   Saved* saved_ = nullptr;
   Tensor* gradient_ = nullptr;
+  std::atomic<NodeExtras*> extras_{nullptr};
   Node* next_disposed_ = nullptr;
   std::size_t bytes_ = 0;
   std::int32_t num_edges_ = 0;
+  std::atomic<std::uint32_t> uses_{0};
   std::uint16_t num_saved_ = 0;
-  std::atomic<bool> released_{false};
   mutable std::atomic<bool> locked_{false};
 };
 
@@ -136,6 +169,8 @@ class NodeBuilder {
   void add_edge(const Variable& input);
   void add_edge(const Tensor& input);
   void add_edge();
+  /// An edge to `to` for a value of this shape and type.
+  void add_edge(Node* to, const Shape& shape, DataType type);
   template <class T>
   void save(T&& value) {
     new (node_->saved_ + node_->num_saved_) Saved(std::forward<T>(value));
@@ -146,6 +181,7 @@ class NodeBuilder {
 
  private:
   explicit NodeBuilder(Node* node) : node_(node), owner_(node) {}
+  void finish_intercepted();
   Node* node_;
   detail::NodeHandle owner_;
   std::uint64_t after_ = 0;
@@ -168,15 +204,45 @@ class LeafNode final : public Node {
 /// held += gradient, of one shape and type, into dense memory that nobody else holds.
 void accumulate(const Tensor& held, const Tensor& gradient);
 
-/// What a thread knows: whether it records, the last sequence number, nodes on their way out.
+/// What a thread knows: whether it records, the last sequence number, nodes on their way out, and
+/// whoever looks at its operations.
 struct AutogradThread {
   bool recording = true;
+  /// Whether anything below is set: then operations on Variables take the long way. See
+  /// intercept.hpp.
+  bool intercepted = false;
+  bool inference = false;
   bool disposing = false;
+  int anomaly = 0;
   std::uint64_t sequence = 0;
   Node* disposed = nullptr;
+  Trace* trace = nullptr;                     // the innermost transform
+  detail::SavedTensorHooks* saved = nullptr;  // the innermost pair of hooks
+  const CallSite* site = nullptr;             // of the outermost call that is running
+
+  void update() noexcept { intercepted = trace || saved || anomaly > 0; }
 };
 extern constinit thread_local AutogradThread autograd_thread
     __attribute__((tls_model("initial-exec")));
+
+/// Sets a thread's member for a while.
+template <class T>
+class Replaced {
+ public:
+  Replaced(T AutogradThread::*member, T value)
+      : member_(member), previous_(std::exchange(autograd_thread.*member, value)) {
+    autograd_thread.update();
+  }
+  Replaced(const Replaced&) = delete;
+  ~Replaced() {
+    autograd_thread.*member_ = previous_;
+    autograd_thread.update();
+  }
+
+ private:
+  T AutogradThread::*member_;
+  T previous_;
+};
 
 /// Whether an op on these inputs is recorded.
 inline bool records(const Variable& v) noexcept {

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <type_traits>
+#include <vector>
 
 #include "autograd/node.hpp"
 
@@ -16,8 +17,9 @@ constexpr int count_bits(unsigned mask) noexcept {
 }
 
 /// What a node's backward sees of a running pass: the incoming gradient, what was saved, and where
-/// the gradients of its inputs go. With Tensor the pass only computes; with Variable it records
-/// what it computes (create_graph), and saved inputs and results are reconnected to the graph.
+/// the gradients of its inputs go. With Tensor the pass only computes. With Variable it computes
+/// what may belong to a transform, and where it is to create a graph, saved inputs and results are
+/// reconnected to the graph that is there, so that what is computed is recorded.
 template <class V>
 class Pass {
  public:
@@ -30,12 +32,18 @@ class Pass {
   const Shape& shape(int input) const noexcept { return node_->edge(input).shape; }
   DataType type(int input) const noexcept { return node_->edge(input).type; }
 
+  /// Whether gradients are to have a graph of their own.
+  bool creates_graph() const noexcept { return create_graph_; }
+  /// Saved value `slot`, unchanged since.
+  const Saved& saved(int slot) const {
+    return unpacked_.empty() ? node_->checked(slot) : unpacked_[static_cast<std::size_t>(slot)];
+  }
   /// Saved value `slot`, which is input `input` of the node.
   V input(int slot, int input) const {
-    const Tensor& t = node_->checked(slot).tensor;
+    const Tensor& t = saved(slot).tensor;
     if constexpr (std::is_same_v<V, Variable>) {
       const Edge& edge = node_->edge(input);
-      if (!edge.node) return Variable(t);
+      if (!edge.node || !create_graph_) return Variable(t);
       edge.node->retain(Node::kHandleUnit);
       return VariableAccess::make(t, detail::NodeHandle(edge.node));
     } else {
@@ -44,8 +52,9 @@ class Pass {
   }
   /// Saved value `slot`, which is the node's result.
   V result(int slot) const {
-    const Tensor& t = node_->checked(slot).tensor;
+    const Tensor& t = saved(slot).tensor;
     if constexpr (std::is_same_v<V, Variable>) {
+      if (!create_graph_) return Variable(t);
       node_->retain(Node::kHandleUnit);
       return VariableAccess::make(t, detail::NodeHandle(node_));
     } else {
@@ -60,9 +69,18 @@ class Pass {
   /// `like`'s shape and type, and nobody else's.
   virtual const Tensor* pending(int input, const Tensor& like) = 0;
 
+  /// For nodes with several results, which have a node each: adds the gradient of result `k` of
+  /// `count` to what `to` finds in results() when its turn comes.
+  virtual void add_result(Node* to, std::size_t k, std::size_t count, V gradient) = 0;
+  /// The gradients of the results, undefined where none arrived.
+  virtual std::vector<V> results() = 0;
+
  protected:
+  explicit Pass(bool create_graph) : create_graph_(create_graph) {}
   Node* node_ = nullptr;
   V gradient_;
+  bool create_graph_;
+  std::vector<Saved> unpacked_;  // what hooks gave back for the node at work
 };
 
 }  // namespace lmp::autograd

@@ -1,5 +1,7 @@
+#include <algorithm>
 #include <initializer_list>
 
+#include "autograd/intercept.hpp"
 #include "autograd/pass.hpp"
 #include "lamppp/autograd/ops.hpp"
 #include "ops/pointwise_run.hpp"
@@ -188,8 +190,8 @@ class PointwiseNode final : public Node {
     Operand in[3] = {Number(0), Number(0), Number(0)};
     Tensor result;
     for (int i = 0; i < op().arity; ++i)
-      if (reads >> i & 1) in[i] = operand(i);
-    if (reads >> kResultBit & 1) result = checked(slot_of(kResultBit)).tensor;
+      if (reads >> i & 1) in[i] = operand(pass, i);
+    if (reads >> kResultBit & 1) result = pass.saved(slot_of(kResultBit)).tensor;
 
     Tensor g = std::move(pass.gradient());
     Tensor made[3];
@@ -223,7 +225,7 @@ class PointwiseNode final : public Node {
     for (int i = 0; i < op().arity; ++i) {
       if (!(reads_ >> i & 1)) {
         in[i] = op().info.condition >> i & 1 ? unread_condition : unread;
-      } else if (const Saved& s = checked(slot_of(i)); s.tensor.defined()) {
+      } else if (const Saved& s = pass.saved(slot_of(i)); s.tensor.defined()) {
         in[i] = pass.input(slot_of(i), i);
       } else {
         in[i] =
@@ -240,8 +242,8 @@ class PointwiseNode final : public Node {
  private:
   const PointwiseOp& op() const noexcept { return lmp::table::kOps[static_cast<int>(id_)]; }
   int slot_of(int bit) const noexcept { return count_bits(reads_ & ((1u << bit) - 1)); }
-  Operand operand(int i) const {
-    const Saved& s = checked(slot_of(i));
+  Operand operand(const Pass<Tensor>& pass, int i) const {
+    const Saved& s = pass.saved(slot_of(i));
     return s.tensor.defined() ? Operand(s.tensor) : Operand(s.number);
   }
 
@@ -249,10 +251,13 @@ class PointwiseNode final : public Node {
   unsigned reads_;
 };
 
-Variable pointwise(OpId id, const VariableOperand* in, int count) {
+Tensor forward(OpId id, const VariableOperand* in, int count) {
   const Operand operands[3] = {in[0].operand, count > 1 ? in[1].operand : Operand(Number(0)),
                                count > 2 ? in[2].operand : Operand(Number(0))};
-  Tensor out = tensor::ops::pointwise(id, operands, count);
+  return tensor::ops::pointwise(id, operands, count);
+}
+
+Variable record(OpId id, Tensor out, const VariableOperand* in, int count) {
   if (!autograd_thread.recording) return Variable(std::move(out));
   unsigned wants = 0;
   for (int i = 0; i < count; ++i)
@@ -275,6 +280,129 @@ Variable pointwise(OpId id, const VariableOperand* in, int count) {
   }
   if (reads >> kResultBit & 1) builder.save(out);
   return VariableAccess::make(std::move(out), builder.finish());
+}
+
+/// A pointwise op as transforms see it: numbers among the operands stay in here.
+class AnyPointwise final : public AnyOp {
+ public:
+  AnyPointwise(OpId id, const VariableOperand* in, int count) : id_(id), count_(count) {
+    for (int i = 0; i < count; ++i) {
+      numbers_[i] = in[i].operand.number;
+      if (in[i].variable) place_[variables_++] = i;
+    }
+  }
+  const char* name() const noexcept override { return op().info.name; }
+  bool differentiable(std::size_t i) const noexcept override {
+    return op().differentiable && !(op().info.condition >> place_[i] & 1);
+  }
+  Tensor forward(Inputs in) const override {
+    const Operands all(*this, in);
+    return autograd::forward(id_, all.at, count_);
+  }
+  Variable record(Tensor out, Inputs in) const override {
+    const Operands all(*this, in);
+    return autograd::record(id_, std::move(out), all.at, count_);
+  }
+
+  // The sum of the op's gradients, each applied to the tangent of its operand in the place of the
+  // incoming gradient: what they multiply by are the partial derivatives.
+  Variable tangent(std::span<const Variable> x, const Variable& y,
+                   std::span<const Variable> t) const override {
+    bool plain = !autograd_thread.recording || !y.requires_grad();
+    for (const Variable* v : {x.data(), t.data()})
+      for (std::size_t i = 0; i < x.size(); ++i)
+        plain &= !v[i].defined() || (value_level(v[i].data()) == 0 &&
+                                     !(autograd_thread.recording && v[i].requires_grad()));
+    return plain ? tangent_of_tensors(x, y, t) : tangent_of_variables(x, y, t);
+  }
+
+  Variable batch(std::span<const Mapped> in, std::int64_t) const override {
+    int rank = 0;
+    for (const Mapped& m : in) rank = std::max(rank, m.value.ndim() - (m.mapped ? 1 : 0));
+    Variable aligned[3];
+    const Variable* operands[3] = {};
+    for (std::size_t i = 0; i < in.size(); ++i) {
+      aligned[i] = with_rank(in[i], rank);
+      operands[i] = &aligned[i];
+    }
+    return intercept(*this, {operands, in.size()});
+  }
+
+ private:
+  struct Operands {
+    Operands(const AnyPointwise& any, Inputs in)
+        : at{any.numbers_[0], any.numbers_[1], any.numbers_[2]} {
+      for (std::size_t i = 0; i < in.size(); ++i) at[any.place_[i]] = VariableOperand(*in[i]);
+    }
+    VariableOperand at[3];
+  };
+  const PointwiseOp& op() const noexcept { return lmp::table::pointwise_op(id_); }
+
+  // By the kernels of the backward pass, each run for one operand alone.
+  Variable tangent_of_tensors(std::span<const Variable> x, const Variable& y,
+                              std::span<const Variable> t) const {
+    Tensor total;
+    for (std::size_t k = 0; k < x.size(); ++k) {
+      const int i = place_[k];
+      if (!t[k].defined()) continue;
+      const Tensor g = tensor::broadcast_to(tensor::astype(t[k].data(), y.type()), y.shape());
+      if (op().passes >> i & 1) {
+        total = total.defined() ? total + g : g;
+        continue;
+      }
+      const unsigned reads = op().reads[1u << i];
+      Operand in[3] = {numbers_[0], numbers_[1], numbers_[2]};
+      for (std::size_t other = 0; other < x.size(); ++other)
+        if (reads >> place_[other] & 1) in[place_[other]] = Operand(x[other].data());
+      Tensor made = tensor::detail::allocate(y.shape(), y.type(), y.device());
+      GradientTarget targets[3];
+      targets[i] = {&made, false};
+      tensor::detail::backend(y.device()).backward(id_, targets, g, in, count_, y.data());
+      total = total.defined() ? total + made : made;
+    }
+    return Variable(std::move(total));
+  }
+
+  Variable tangent_of_variables(std::span<const Variable> x, const Variable& y,
+                                std::span<const Variable> t) const {
+    Variable in[3];
+    for (int i = 0; i < count_; ++i)
+      in[i] = Variable(tensor::full({}, numbers_[i], y.device(), y.type()));
+    for (std::size_t k = 0; k < x.size(); ++k) in[place_[k]] = x[k];
+    Variable total;
+    for (std::size_t k = 0; k < x.size(); ++k) {
+      if (!t[k].defined()) continue;
+      const Variable g = astype(t[k], y.type());
+      Variable out[3];
+      if (op().passes >> place_[k] & 1)
+        out[place_[k]] = g;
+      else
+        lmp::table::kVariableGrads[static_cast<int>(id_)](g, in, y, out);
+      const Variable& part = out[place_[k]];
+      if (part.defined()) total = total.defined() ? total + part : part;
+    }
+    return total;
+  }
+
+  OpId id_;
+  int count_;
+  int place_[3] = {};  // of each Variable among the operands
+  int variables_ = 0;
+  Number numbers_[3] = {0, 0, 0};
+};
+
+Variable pointwise_seen(OpId id, const VariableOperand* in, int count) {
+  const Variable* variables[3] = {};
+  std::size_t n = 0;
+  for (int i = 0; i < count; ++i)
+    if (in[i].variable) variables[n++] = in[i].variable;
+  return intercept(AnyPointwise(id, in, count), {variables, n});
+}
+
+Variable pointwise(OpId id, const VariableOperand* in, int count) {
+  if (autograd_thread.intercepted) [[unlikely]]
+    return pointwise_seen(id, in, count);
+  return record(id, forward(id, in, count), in, count);
 }
 
 Variable pointwise(OpId id, std::initializer_list<VariableOperand> in) {

@@ -4,7 +4,9 @@
 #include <utility>
 #include <vector>
 
+#include "autograd/intercept.hpp"
 #include "autograd/pass.hpp"
+#include "lamppp/autograd/ops.hpp"
 
 namespace lmp::autograd {
 
@@ -13,8 +15,23 @@ namespace lmp::autograd {
 /// operand i is read by the gradient, kSavesResult: the result is), `forward` on Tensors, and
 /// `vjp`, a template over Tensor and Variable that adds the operands' gradients to the pass. On
 /// Tensors apply() is just forward; on Variables it also makes a node, if a gradient flows.
+///
+/// For forward mode it says `tangent = kLinear` (linear in all operands together: the tangent is
+/// the op on the tangents) or kMultilinear (in each: a sum over the operands, the op with one
+/// exchanged for its tangent), or has
+///   Variable jvp(std::span<const Variable> x, const Variable& y, std::span<const Variable> t)
+///   const
+/// for x operands, y result, t tangents (undefined where zero). For vmap a unary op has
+///   Op shifted(std::int64_t lanes) const
+/// which is itself with one more axis in front of its operand, or any op has
+///   Variable batch(std::span<const Mapped> in, std::int64_t lanes) const
+/// An op with an `index` member has the index as its last operand there, since lanes may differ in
+/// it.
 inline constexpr int kMostSaved = 7;  // operands whose saving a mask can ask for
 inline constexpr unsigned kSavesResult = 1u << kMostSaved;
+
+enum class Tangent { Linear, Multilinear };
+inline constexpr Tangent kLinear = Tangent::Linear, kMultilinear = Tangent::Multilinear;
 
 template <class V>
 class Saves {
@@ -49,7 +66,8 @@ template <class Op>
 Variable record(Op op, Tensor out, std::span<const Variable* const> inputs) {
   bool any = false;
   for (const Variable* v : inputs) any |= v->requires_grad();
-  if (!any || !autograd_thread.recording) return Variable(std::move(out));
+  if (!any || !autograd_thread.recording || !is_floating(out.type()))
+    return Variable(std::move(out));
   const int count = static_cast<int>(inputs.size());
   const int saved = count_bits(Op::saves);
   NodeBuilder builder = NodeBuilder::make<OpNode<Op>>(count, saved, std::move(op));
@@ -63,10 +81,101 @@ Variable record(Op op, Tensor out, std::span<const Variable* const> inputs) {
   return VariableAccess::make(std::move(out), builder.finish());
 }
 
+/// An op with kArity operands (kList: any number, which forward takes as a list) as transforms see
+/// it.
+inline constexpr int kList = -1;
+template <class Op, int kArity>
+class StructuredOp final : public AnyOp {
+ public:
+  static constexpr bool kIndexed = requires(const Op& op) { op.index; };
+
+  explicit StructuredOp(const Op& op) : op_(op) {}
+  const char* name() const noexcept override { return op_.name; }
+  bool differentiable(std::size_t i) const noexcept override {
+    return !kIndexed || i < static_cast<std::size_t>(kArity);
+  }
+
+  Tensor forward(Inputs in) const override {
+    if constexpr (kArity == kList) {
+      std::vector<Tensor> list;
+      for (const Variable* v : in) list.push_back(v->data());
+      return op_.forward(list);
+    } else {
+      return forward(in, std::make_index_sequence<kArity>());
+    }
+  }
+  Variable record(Tensor out, Inputs in) const override {
+    return autograd::record(with_index(in), std::move(out),
+                            kIndexed ? in.first(in.size() - 1) : in);
+  }
+  Variable tangent(std::span<const Variable> x, const Variable& y,
+                   std::span<const Variable> t) const override {
+    if constexpr (requires { op_.jvp(x, y, t); }) {
+      return op_.jvp(x, y, t);
+    } else {
+      std::vector<const Variable*> operands;
+      for (const Variable& v : x) operands.push_back(&v);
+      if constexpr (Op::tangent == kLinear) {
+        std::vector<Variable> zeros(x.size());
+        for (std::size_t i = 0; i < x.size(); ++i) {
+          if (!differentiable(i)) continue;
+          if (!t[i].defined())
+            zeros[i] =
+                broadcast_to(Variable(tensor::zeros({}, x[i].device(), x[i].type())), x[i].shape());
+          operands[i] = t[i].defined() ? &t[i] : &zeros[i];
+        }
+        return intercept(*this, operands);
+      } else {
+        Variable total;
+        for (std::size_t i = 0; i < x.size(); ++i) {
+          if (!t[i].defined()) continue;
+          operands[i] = &t[i];
+          const Variable part = intercept(*this, operands);
+          total = total.defined() ? total + part : part;
+          operands[i] = &x[i];
+        }
+        return total;
+      }
+    }
+  }
+  Variable batch(std::span<const Mapped> in, std::int64_t lanes) const override {
+    if constexpr (requires { op_.shifted(lanes); }) {
+      const Variable* const operand[] = {&in[0].value};
+      return intercept(StructuredOp(op_.shifted(lanes)), operand);
+    } else {
+      return op_.batch(in, lanes);
+    }
+  }
+
+ private:
+  Op with_index(Inputs in) const {
+    Op op = op_;
+    if constexpr (kIndexed) op.index = decltype(op.index)(in.back()->data());
+    return op;
+  }
+  template <std::size_t... I>
+  Tensor forward(Inputs in, std::index_sequence<I...>) const {
+    return with_index(in).forward(in[I]->data()...);
+  }
+
+  const Op op_;
+};
+
 template <class Op, class... T>
+requires requires { Op::saves; }
 Variable apply(Op op, const Variable& x, const T&... rest) {
-  Tensor out = op.forward(x.data(), rest.data()...);
   const Variable* const inputs[] = {&x, &rest...};
+  if (autograd_thread.intercepted) [[unlikely]] {
+    const StructuredOp<Op, 1 + sizeof...(T)> any(op);
+    if constexpr (any.kIndexed) {
+      const Variable index(op.index.tensor);
+      const Variable* const all[] = {&x, &rest..., &index};
+      return intercept(any, all);
+    } else {
+      return intercept(any, inputs);
+    }
+  }
+  Tensor out = op.forward(x.data(), rest.data()...);
   return record(std::move(op), std::move(out), inputs);
 }
 

@@ -3,6 +3,7 @@
 #include <ostream>
 
 #include "autograd/engine.hpp"
+#include "autograd/trace.hpp"
 #include "lamppp/autograd/constructor.hpp"
 #include "lamppp/autograd/grad.hpp"
 #include "lamppp/autograd/ops.hpp"
@@ -20,7 +21,7 @@ Variable::Variable(Tensor data, bool requires_grad) : data_(std::move(data)) {
 
 const Variable& Variable::requires_grad_(bool value) & {
   if (value == requires_grad()) return *this;
-  tensor::detail::check_defined("requires_grad", data_);
+  if (!data_.defined()) tensor::detail::check_defined("requires_grad", data_);
   if (!value) {
     if (!is_leaf())
       throw AutogradError(concat("requires_grad_(false): this is the result of '",
@@ -73,11 +74,18 @@ void Variable::incr_grad(const Tensor& gradient) const {
 
 namespace {
 void check_seed(const char* op, const Tensor& seed, const Tensor& value) {
-  tensor::detail::check_defined(op, seed);
+  if (!seed.defined()) tensor::detail::check_defined(op, seed);
   tensor::detail::check_same_device(op, seed, value);
   if (seed.shape() != value.shape())
     throw ShapeError(
         concat(op, ": a seed of shape ", seed.shape(), " for a result of shape ", value.shape()));
+}
+}  // namespace
+
+namespace {
+void refuse_inference(const char* what) {
+  if (autograd_thread.inference)
+    throw AutogradError(concat(what, ": not inside an InferenceModeGuard; end it first"));
 }
 }  // namespace
 
@@ -87,6 +95,11 @@ void Variable::backward(const BackwardOptions& options) const {
         "backward: nothing here requires a gradient; make a Variable with requires_grad = true, "
         "and "
         "compute outside NoGradGuard");
+  if (node_.get()->trace != 0 && node_level(*node_.get()) > 0)
+    throw AutogradError(
+        "backward: inside jvp or vmap a gradient is a value of its own, and no leaf can hold it; "
+        "use grad or value_and_grad");
+  refuse_inference("backward");
   Tensor seed;
   if (options.gradient) {
     check_seed("backward", *options.gradient, data_);
@@ -110,7 +123,11 @@ const Variable& Variable::fill(Number value) const {
 
 namespace {
 // True where an in-place operator writes into the value: nothing is recorded.
-bool writes_in_place(const char* op, const Variable& x, bool other_requires) {
+bool writes_in_place(const char* op, const Variable& x, const Variable* other) {
+  if (autograd_thread.intercepted &&
+      (value_level(x.data()) > 0 || (other && value_level(other->data()) > 0)))
+    return false;
+  const bool other_requires = other && other->requires_grad();
   if (!autograd_thread.recording || (!x.requires_grad() && !other_requires)) return true;
   if (x.requires_grad() && x.is_leaf())
     throw AutogradError(
@@ -123,14 +140,14 @@ bool writes_in_place(const char* op, const Variable& x, bool other_requires) {
 
 #define LMP_IN_PLACE(symbol, function)                          \
   Variable& Variable::operator symbol(const Variable& other)& { \
-    if (writes_in_place(#symbol, *this, other.requires_grad())) \
+    if (writes_in_place(#symbol, *this, &other))                \
       data_ symbol other.data_;                                 \
     else                                                        \
       *this = ops::function(*this, other);                      \
     return *this;                                               \
   }                                                             \
   Variable& Variable::operator symbol(Number other)& {          \
-    if (writes_in_place(#symbol, *this, false))                 \
+    if (writes_in_place(#symbol, *this, nullptr))               \
       data_ symbol other;                                       \
     else                                                        \
       *this = ops::function(*this, other);                      \
@@ -143,12 +160,11 @@ LMP_IN_PLACE(/=, div)
 #undef LMP_IN_PLACE
 
 std::ostream& operator<<(std::ostream& out, const Variable& variable) {
-  return out << variable.data();
+  const Traced* what = traced(variable.data());
+  if (!what) return out << variable.data();
+  if (what->kind == Trace::Kind::Jvp || !what->mapped) return out << what->value;
+  return out << "all lanes of vmap, along axis 0:\n" << what->value;
 }
-
-NoGradGuard::NoGradGuard() noexcept : previous_(std::exchange(autograd_thread.recording, false)) {}
-NoGradGuard::~NoGradGuard() { autograd_thread.recording = previous_; }
-bool is_grad_enabled() noexcept { return autograd_thread.recording; }
 
 Variable zeros(const Shape& shape, Device device, DataType type, bool requires_grad) {
   return Variable(tensor::zeros(shape, device, type), requires_grad);
@@ -169,14 +185,6 @@ Variable randn(double mean, double deviation, const Shape& shape, Device device,
 
 namespace {
 
-// Records while it lives, whatever the thread did before.
-struct RecordingGuard {
-  bool previous = std::exchange(autograd_thread.recording, true);
-  RecordingGuard() = default;
-  RecordingGuard(const RecordingGuard&) = delete;
-  ~RecordingGuard() { autograd_thread.recording = previous; }
-};
-
 template <class V>
 std::vector<Variable> run_grad(const std::vector<Variable>& outputs,
                                const std::vector<Variable>& inputs, const GradOptions& options) {
@@ -184,7 +192,11 @@ std::vector<Variable> run_grad(const std::vector<Variable>& outputs,
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const Variable& y = outputs[i];
     if (!y.requires_grad())
-      throw AutogradError(concat("grad: output ", i, " requires no gradient"));
+      throw AutogradError(concat("grad: output ", i, " requires no gradient",
+                                 autograd_thread.trace
+                                     ? ", or one with respect to what lies outside this jvp or "
+                                       "vmap; value_and_grad makes inputs of its own"
+                                     : ""));
     Variable seed = options.grad_outputs.empty() || !options.grad_outputs[i].defined()
                         ? Variable(tensor::ones(y.shape(), y.device(), y.type()))
                         : options.grad_outputs[i];
@@ -202,7 +214,7 @@ std::vector<Variable> run_grad(const std::vector<Variable>& outputs,
           "grad: input ", i, " requires no gradient; make it a leaf with requires_grad = true"));
     captures.push_back({VariableAccess::node(inputs[i]), V()});
   }
-  run_pass<V>(roots, &captures, options.retain_graph || options.create_graph);
+  run_pass<V>(roots, &captures, options.retain_graph, options.create_graph);
   std::vector<Variable> out;
   for (std::size_t i = 0; i < captures.size(); ++i) {
     if (!captures[i].gradient.defined() && !options.allow_unused)
@@ -220,8 +232,18 @@ std::vector<Variable> grad(const std::vector<Variable>& outputs,
   if (!options.grad_outputs.empty() && options.grad_outputs.size() != outputs.size())
     throw ValueError(concat("grad: ", options.grad_outputs.size(), " grad_outputs for ",
                             outputs.size(), " outputs"));
-  if (!options.create_graph) return run_grad<Tensor>(outputs, inputs, options);
-  const RecordingGuard recording;
+  refuse_inference("grad");
+  // What belongs to a transform is computed by operations that the transform sees.
+  bool plain = !options.create_graph;
+  if (autograd_thread.trace) {
+    for (const Variable& y : outputs)
+      plain &= !y.requires_grad() || node_level(*VariableAccess::node(y)) == 0;
+    for (const Variable& g : options.grad_outputs)
+      plain &= value_level(g.data()) == 0 && !g.requires_grad();
+  }
+  if (plain) return run_grad<Tensor>(outputs, inputs, options);
+  if (!options.create_graph) return run_grad<Variable>(outputs, inputs, options);
+  const EnableGradGuard recording;
   return run_grad<Variable>(outputs, inputs, options);
 }
 

@@ -116,6 +116,10 @@ const tensor::detail::Backend backend = {
     .nonzero = &nonzero,
     .random = &random,
     .random_words = &random_words,
+    .solve = &solve,
+    .inverse = &inverse,
+    .cholesky = &cholesky,
+    .determinant = &determinant,
 };
 
 }  // namespace lmp::cpu

@@ -31,4 +31,9 @@ void random(tensor::detail::Distribution distribution, const Tensor& out, std::u
             std::uint64_t offset, double mean, double deviation);
 void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed, std::uint64_t offset);
 
+tensor::detail::BadMatrix solve(const Tensor& out, const Tensor& a, const Tensor& b);
+tensor::detail::BadMatrix inverse(const Tensor& out, const Tensor& a);
+tensor::detail::BadMatrix cholesky(const Tensor& out, const Tensor& a);
+void determinant(bool log, const Tensor& out, const Tensor& a);
+
 }  // namespace lmp::cpu

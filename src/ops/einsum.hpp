@@ -19,8 +19,8 @@ struct EinsumPlan {
   int kept = 0;
   int summed = 0;
 };
-/// Column minus row for every element of the last two axes.
-tensor::Tensor triangle(const char* op, const tensor::Tensor& x);
+/// Column minus row for every element of the last two axes of a tensor of this shape.
+tensor::Tensor triangle(const char* op, const tensor::Shape& shape, tensor::Device device);
 
 EinsumPlan plan_einsum(std::string_view equation, const std::vector<tensor::IntList>& shapes);
 

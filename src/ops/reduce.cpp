@@ -100,6 +100,14 @@ Tensor LogSumExp::forward(const Tensor& x) const {
                    x.shape());
 }
 
+Tensor ArgExtreme::forward(const Tensor& x) const {
+  IntList shape(x.shape());
+  shape[static_cast<std::size_t>(axis)] = 1;
+  Tensor out = allocate(Shape(shape), DataType::Int64, x.device());
+  backend(x.device()).arg_extreme(largest, out, x, axis);
+  return keepdims ? out : out.squeeze(axis);
+}
+
 Tensor Cumsum::forward(const Tensor& x) const {
   Tensor out = allocate(x.shape(), sum_type(x.type()), x.device());
   if (x.numel() > 0) backend(x.device()).cumsum(out, x, axis);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "autograd/record.hpp"
@@ -11,15 +12,27 @@
 /// arguments and are in functions.inc; here stand what is computed and its gradient.
 namespace lmp::table {
 
+using autograd::kLinear;
+using autograd::kMultilinear;
 using autograd::kSavesResult;
+using autograd::Mapped;
 using autograd::Saves;
+using autograd::Tangent;
 using autograd::Variable;
+using Variables = std::span<const Variable>;
 using tensor::DataType;
 using tensor::Device;
 using tensor::IntList;
 using tensor::Number;
 using tensor::Shape;
 using tensor::Tensor;
+
+/// `shape` with the lanes of vmap in front.
+inline Shape in_lanes(const Shape& shape, std::int64_t lanes) {
+  IntList sizes{lanes};
+  for (std::size_t n : shape) sizes.push_back(static_cast<std::int64_t>(n));
+  return Shape(sizes);
+}
 
 // ---- Views ----
 
@@ -40,6 +53,8 @@ struct ViewSpec {
   Tensor view(const Tensor& x) const;
   /// If every element of the input appears exactly once, the view that leads back.
   bool invert(const Shape& input, ViewSpec& back) const;
+  /// The same view in each lane.
+  ViewSpec shifted(std::int64_t lanes) const;
 };
 
 /// Zeros (or another number) of `whole`'s shape with x written at the view.
@@ -49,7 +64,9 @@ struct View {
   static constexpr unsigned saves = 0;
   const char* name;
   ViewSpec spec;
+  static constexpr Tangent tangent = kLinear;
   Tensor forward(const Tensor& x) const { return spec.view(x); }
+  View shifted(std::int64_t lanes) const { return {name, spec.shifted(lanes)}; }
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const;
 };
@@ -69,6 +86,12 @@ struct Embed {
   void vjp(const Saves<V>& s, const V& g) const {
     s.pass.add(0, apply(View{name, spec}, g));
   }
+  Variable jvp(Variables, const Variable&, Variables t) const {
+    return apply(Embed{name, spec, whole}, t[0]);
+  }
+  Embed shifted(std::int64_t lanes) const {
+    return {name, spec.shifted(lanes), in_lanes(whole, lanes), value};
+  }
 };
 
 template <class V>
@@ -83,8 +106,10 @@ void View::vjp(const Saves<V>& s, const V& g) const {
 struct Reshape {
   static constexpr unsigned saves = 0;
   static constexpr const char* name = "reshape";
+  static constexpr Tangent tangent = kLinear;
   Shape shape;
   Tensor forward(const Tensor& x) const;
+  Reshape shifted(std::int64_t lanes) const { return {in_lanes(shape, lanes)}; }
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     s.pass.add(0, reshape(g, s.pass.shape(0)));
@@ -94,8 +119,12 @@ struct Reshape {
 struct BroadcastTo {
   static constexpr unsigned saves = 0;
   static constexpr const char* name = "broadcast_to";
+  static constexpr Tangent tangent = kLinear;
   Shape shape;
   Tensor forward(const Tensor& x) const;
+  Variable batch(std::span<const Mapped> in, std::int64_t lanes) const {
+    return broadcast_to(autograd::with_rank(in[0], shape.ndim()), in_lanes(shape, lanes));
+  }
   // The pass sums what was broadcast.
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
@@ -108,9 +137,11 @@ struct BroadcastTo {
 /// Same values in other memory or of another type: the pass casts the gradient back.
 struct Copy {
   static constexpr unsigned saves = 0;
+  static constexpr Tangent tangent = kLinear;
   const char* name;
   DataType type;
   Tensor forward(const Tensor& x) const;
+  Copy shifted(std::int64_t) const { return *this; }
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     s.pass.add(0, g);
@@ -120,8 +151,10 @@ struct Copy {
 struct ToDevice {
   static constexpr unsigned saves = 0;
   static constexpr const char* name = "to";
+  static constexpr Tangent tangent = kLinear;
   Device from, device;
   Tensor forward(const Tensor& x) const;
+  ToDevice shifted(std::int64_t) const { return *this; }
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     s.pass.add(0, to(g, from));
@@ -139,6 +172,7 @@ struct Over {
   bool keepdims = true;
 
   IntList axes() const { return axes_of(mask); }
+  Over shifted() const { return {mask << 1, keepdims}; }
   /// Elements per result.
   std::int64_t count(const Shape& input) const;
   Shape shape(const Shape& input) const {
@@ -158,8 +192,10 @@ struct Over {
 struct Sum {
   static constexpr unsigned saves = 0;
   static constexpr const char* name = "sum";
+  static constexpr Tangent tangent = kLinear;
   Over over;
   Tensor forward(const Tensor& x) const;
+  Sum shifted(std::int64_t) const { return {over.shifted()}; }
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     const Shape& shape = s.pass.shape(0);
@@ -170,6 +206,34 @@ struct Sum {
   static Tensor spread(const Tensor& g, const Shape& shape);
   static Variable spread(const Variable& g, const Shape& shape) { return broadcast_to(g, shape); }
 };
+
+/// A reduction whose derivative is an element for an element says `weigh(x, y, g)`: g times the
+/// derivative, for the result y with the reduced axes at size 1. With a gradient for g that is the
+/// gradient; with a tangent, the sum of it is the tangent.
+template <class Op, class V>
+void weighed_vjp(const Op& op, const Saves<V>& s, const V& g) {
+  const V x = s.input(0);
+  V y;
+  if constexpr ((Op::saves & kSavesResult) != 0) y = op.over.kept(s.result(), x.shape());
+  s.pass.add(0, op.weigh(x, y, op.over.kept(g, x.shape())));
+}
+template <class Op>
+Variable weighed_jvp(const Op& op, Variables x, const Variable& y, Variables t) {
+  return sum(op.weigh(x[0], op.over.kept(y, x[0].shape()), t[0]), op.over.axes(), op.over.keepdims);
+}
+#define LMP_WEIGHED()                                               \
+  template <class V>                                                \
+  void vjp(const Saves<V>& s, const V& g) const {                   \
+    weighed_vjp(*this, s, g);                                       \
+  }                                                                 \
+  Variable jvp(Variables x, const Variable& y, Variables t) const { \
+    return weighed_jvp(*this, x, y, t);                             \
+  }                                                                 \
+  auto shifted(std::int64_t) const {                                \
+    auto op = *this;                                                \
+    op.over = over.shifted();                                       \
+    return op;                                                      \
+  }
 
 /// Along the last axis, for each entry the product of all others: right where entries are 0, unlike
 /// product / entry. Products of what lies before and after, each by doubling steps.
@@ -197,9 +261,8 @@ struct Prod {
   Over over;
   Tensor forward(const Tensor& x) const;
   template <class V>
-  void vjp(const Saves<V>& s, const V& g) const {
-    const V x = s.input(0);
-    if (x.numel() == 0) return;
+  V weigh(const V& x, const V&, const V& g) const {
+    if (x.numel() == 0) return broadcast_to(g, x.shape());
     IntList order, back;
     for (int d = 0; d < x.ndim(); ++d)
       if (!(over.mask >> d & 1)) order.push_back(d);
@@ -208,18 +271,11 @@ struct Prod {
     for (int d = 0; d < x.ndim(); ++d)
       for (int i = 0; i < x.ndim(); ++i)
         if (order[static_cast<std::size_t>(i)] == d) back.push_back(i);
+    if (kept == x.ndim()) return g;
     const V rows = permute(x, order);
-    const V others = kept == x.ndim() ? V(tensor::ones_like(value(rows))) : others_of(rows, kept);
-    s.pass.add(0, over.kept(g, x.shape()) * permute(others, back));
+    return g * permute(reshape(products_of_others(flatten(rows, kept, -1)), rows.shape()), back);
   }
-
- private:
-  static const Tensor& value(const Tensor& t) { return t; }
-  static const Tensor& value(const Variable& v) { return v.data(); }
-  template <class V>
-  static V others_of(const V& rows, int kept) {
-    return reshape(products_of_others(flatten(rows, kept, -1)), rows.shape());
-  }
+  LMP_WEIGHED()
 };
 
 struct Extreme {
@@ -229,11 +285,11 @@ struct Extreme {
   Over over;
   Tensor forward(const Tensor& x) const;
   template <class V>
-  void vjp(const Saves<V>& s, const V& g) const {
-    const V x = s.input(0);
-    const V ties = astype(eq(x, over.kept(s.result(), x.shape())), g.type());
-    s.pass.add(0, ties * (over.kept(g, x.shape()) / sum(ties, over.axes())));
+  V weigh(const V& x, const V& y, const V& g) const {
+    const V ties = astype(eq(x, y), g.type());
+    return ties * (g / sum(ties, over.axes()));
   }
+  LMP_WEIGHED()
 };
 
 struct Var {
@@ -243,11 +299,11 @@ struct Var {
   int correction;
   Tensor forward(const Tensor& x) const;
   template <class V>
-  void vjp(const Saves<V>& s, const V& g) const {
-    const V x = s.input(0);
+  V weigh(const V& x, const V&, const V& g) const {
     const auto n = static_cast<double>(over.count(x.shape()) - correction);
-    s.pass.add(0, (over.kept(g, x.shape()) * (2 / n)) * (x - mean(x, over.axes())));
+    return (g * (2 / n)) * (x - mean(x, over.axes()));
   }
+  LMP_WEIGHED()
 };
 
 struct Std {
@@ -257,12 +313,11 @@ struct Std {
   int correction;
   Tensor forward(const Tensor& x) const;
   template <class V>
-  void vjp(const Saves<V>& s, const V& g) const {
-    const V x = s.input(0), y = over.kept(s.result(), x.shape());
+  V weigh(const V& x, const V& y, const V& g) const {
     const auto n = static_cast<double>(over.count(x.shape()) - correction);
-    const V slope = where(y == 0, 0, over.kept(g, x.shape()) / (where(y == 0, 1, y) * n));
-    s.pass.add(0, slope * (x - mean(x, over.axes())));
+    return where(y == 0, 0, g / (where(y == 0, 1, y) * n)) * (x - mean(x, over.axes()));
   }
+  LMP_WEIGHED()
 };
 
 struct Norm {
@@ -271,10 +326,10 @@ struct Norm {
   Over over;
   Tensor forward(const Tensor& x) const;
   template <class V>
-  void vjp(const Saves<V>& s, const V& g) const {
-    const V x = s.input(0), y = over.kept(s.result(), x.shape());
-    s.pass.add(0, x * where(y == 0, 0, over.kept(g, x.shape()) / where(y == 0, 1, y)));
+  V weigh(const V& x, const V& y, const V& g) const {
+    return x * where(y == 0, 0, g / where(y == 0, 1, y));
   }
+  LMP_WEIGHED()
 };
 
 struct LogSumExp {
@@ -284,17 +339,59 @@ struct LogSumExp {
   Tensor forward(const Tensor& x) const;
   // exp(x - y) is softmax(x); where y is infinite it is 0 or undefined, as the sum is.
   template <class V>
-  void vjp(const Saves<V>& s, const V& g) const {
-    const V x = s.input(0), y = over.kept(s.result(), x.shape());
-    s.pass.add(0, over.kept(g, x.shape()) * exp(x - where(isinf(y), 0, y)));
+  V weigh(const V& x, const V& y, const V& g) const {
+    return g * exp(x - where(isinf(y), 0, y));
   }
+  LMP_WEIGHED()
+};
+#undef LMP_WEIGHED
+
+/// Positions of the extremes; no gradient.
+struct ArgExtreme {
+  static constexpr unsigned saves = 0;
+  static constexpr Tangent tangent = kLinear;
+  const char* name;
+  bool largest;
+  int axis;
+  bool keepdims;
+  Tensor forward(const Tensor& x) const;
+  template <class V>
+  void vjp(const Saves<V>&, const V&) const {}
+  ArgExtreme shifted(std::int64_t) const { return {name, largest, axis + 1, keepdims}; }
+};
+
+/// Positions that sort; no gradient.
+struct ArgSort {
+  static constexpr unsigned saves = 0;
+  static constexpr Tangent tangent = kLinear;
+  static constexpr const char* name = "argsort";
+  int axis;
+  bool descending;
+  Tensor forward(const Tensor& x) const { return tensor::ops::argsort(x, axis, descending); }
+  template <class V>
+  void vjp(const Saves<V>&, const V&) const {}
+  ArgSort shifted(std::int64_t) const { return {axis + 1, descending}; }
+};
+
+/// Labels as rows of an identity matrix; no gradient.
+struct OneHot {
+  static constexpr unsigned saves = 0;
+  static constexpr Tangent tangent = kLinear;
+  static constexpr const char* name = "one_hot";
+  std::int64_t classes;
+  Tensor forward(const Tensor& labels) const { return tensor::ops::one_hot(labels, classes); }
+  template <class V>
+  void vjp(const Saves<V>&, const V&) const {}
+  OneHot shifted(std::int64_t) const { return *this; }
 };
 
 struct Cumsum {
   static constexpr unsigned saves = 0;
   static constexpr const char* name = "cumsum";
+  static constexpr Tangent tangent = kLinear;
   int axis;
   Tensor forward(const Tensor& x) const;
+  Cumsum shifted(std::int64_t) const { return {axis + 1}; }
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     s.pass.add(0, flip(cumsum(flip(g, {axis}), axis), {axis}));
@@ -308,8 +405,16 @@ struct Softmax {
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
-    const V y = s.result();
-    s.pass.add(0, y * (g - sum(g * y, axis)));
+    s.pass.add(0, symmetric(s.result(), g));
+  }
+  Variable jvp(Variables, const Variable& y, Variables t) const { return symmetric(y, t[0]); }
+  Softmax shifted(std::int64_t) const { return {axis + 1}; }
+
+ private:
+  // The Jacobian diag(y) - y y^T is its own transpose.
+  template <class V>
+  V symmetric(const V& y, const V& g) const {
+    return y * (g - sum(g * y, axis));
   }
 };
 
@@ -322,6 +427,10 @@ struct LogSoftmax {
   void vjp(const Saves<V>& s, const V& g) const {
     s.pass.add(0, g - exp(s.result()) * sum(g, axis));
   }
+  Variable jvp(Variables, const Variable& y, Variables t) const {
+    return t[0] - sum(exp(y) * t[0], axis);
+  }
+  LogSoftmax shifted(std::int64_t) const { return {axis + 1}; }
 };
 
 // ---- Products ----
@@ -330,11 +439,17 @@ struct LogSoftmax {
 struct Matmul {
   static constexpr unsigned saves = 1 | 2;
   static constexpr const char* name = "matmul";
+  static constexpr Tangent tangent = kMultilinear;
   Tensor forward(const Tensor& a, const Tensor& b) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     if (s.pass.wants(0)) s.pass.add(0, matmul(g, transpose(s.input(1))));
     if (s.pass.wants(1)) s.pass.add(1, matmul(transpose(s.input(0)), g));
+  }
+  Variable batch(std::span<const Mapped> in, std::int64_t) const {
+    int rank = 0;
+    for (const Mapped& m : in) rank = std::max(rank, m.value.ndim() - (m.mapped ? 1 : 0));
+    return matmul(autograd::with_rank(in[0], rank), autograd::with_rank(in[1], rank));
   }
 };
 
@@ -343,6 +458,7 @@ struct Matmul {
 struct Cat {
   static constexpr unsigned saves = 0;
   static constexpr const char* name = "cat";
+  static constexpr Tangent tangent = kLinear;
   int axis;
   Tensor forward(const std::vector<Tensor>& list) const;
   template <class V>
@@ -354,6 +470,11 @@ struct Cat {
       start += length;
     }
   }
+  Variable batch(std::span<const Mapped> in, std::int64_t lanes) const {
+    std::vector<Variable> list;
+    for (const Mapped& m : in) list.push_back(autograd::stacked(m, lanes));
+    return cat(list, axis + 1);
+  }
 };
 
 // ---- Indexing: indices are dense Int64 tensors of the op's own ----
@@ -362,23 +483,29 @@ struct Cat {
 struct HeldIndex {
   Tensor tensor;
   std::uint32_t version;
-  explicit HeldIndex(Tensor t) : tensor(std::move(t)), version(tensor.version()) {}
+  explicit HeldIndex(Tensor t) : tensor(std::move(t)), version(autograd::version_of(tensor)) {}
   const Tensor& get(const char* op) const {
-    if (tensor.version() != version)
+    if (autograd::version_of(tensor) != version)
       throw AutogradError(tensor::detail::concat(
           op, ": the index was changed in place before backward; pass a clone()"));
     return tensor;
   }
 };
 
+/// An index along `axis` of a tensor of `shape`, repeated over its other axes: what gather and
+/// scatter take. The lanes of vmap lead in both.
+Variable spread_index(const Variable& index, const Shape& shape, int axis);
+
 struct IndexAdd;
 
 struct IndexSelect {
   static constexpr unsigned saves = 0;
+  static constexpr Tangent tangent = kLinear;
   static constexpr const char* name = "index_select";
   int axis;
   HeldIndex index;
   Tensor forward(const Tensor& x) const;
+  Variable batch(std::span<const Mapped> in, std::int64_t lanes) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const;
 };
@@ -386,11 +513,13 @@ struct IndexSelect {
 /// Zeros of `whole`'s shape with x added at the indices along `axis`.
 struct IndexAdd {
   static constexpr unsigned saves = 0;
+  static constexpr Tangent tangent = kLinear;
   static constexpr const char* name = "index_add";
   int axis;
   HeldIndex index;
   Shape whole;
   Tensor forward(const Tensor& x) const;
+  Variable batch(std::span<const Mapped> in, std::int64_t lanes) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     s.pass.add(0, apply(IndexSelect{axis, index}, g));
@@ -404,9 +533,11 @@ void IndexSelect::vjp(const Saves<V>& s, const V& g) const {
 
 struct Gather {
   static constexpr unsigned saves = 0;
+  static constexpr Tangent tangent = kLinear;
   static constexpr const char* name = "gather";
   int axis;
   HeldIndex index;
+  Variable batch(std::span<const Mapped> in, std::int64_t lanes) const;
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
@@ -417,9 +548,11 @@ struct Gather {
 
 struct ScatterAdd {
   static constexpr unsigned saves = 0;
+  static constexpr Tangent tangent = kLinear;
   static constexpr const char* name = "scatter_add";
   int axis;
   HeldIndex index;
+  Variable batch(std::span<const Mapped> in, std::int64_t lanes) const;
   Tensor forward(const Tensor& x, const Tensor& source) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
@@ -430,21 +563,31 @@ struct ScatterAdd {
 
 struct Scatter {
   static constexpr unsigned saves = 0;
+  static constexpr Tangent tangent = kLinear;
   static constexpr const char* name = "scatter";
   int axis;
   HeldIndex index;
+  Variable batch(std::span<const Mapped> in, std::int64_t lanes) const;
   Tensor forward(const Tensor& x, const Tensor& source) const;
-  /// 1 for the entries of the source that stayed: the last written to each place.
-  Tensor winners(const Shape& whole, DataType type) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     const Tensor& at = index.get(name);
+    const auto filled = [&](const Shape& shape, Number value, DataType type) {
+      return V(tensor::full(shape, value, g.device(), type));
+    };
     if (s.pass.wants(0)) {
-      const V kept(tensor::ops::scatter(tensor::ones(s.pass.shape(0), g.device(), g.type()), axis,
-                                        at, tensor::zeros(at.shape(), g.device(), g.type())));
+      const V kept =
+          scatter(filled(s.pass.shape(0), 1, g.type()), axis, at, filled(at.shape(), 0, g.type()));
       s.pass.add(0, g * kept);
     }
-    if (s.pass.wants(1)) s.pass.add(1, gather(g, axis, at) * V(winners(s.pass.shape(0), g.type())));
+    if (s.pass.wants(1)) {
+      // The entries of the source that stayed: the last written to each place.
+      const V order(tensor::arange(0, static_cast<std::int64_t>(at.numel()), 1, g.device())
+                        .reshape(at.shape()));
+      const V last = scatter(filled(s.pass.shape(0), 0, DataType::Int64), axis, at, order);
+      const V stayed = astype(eq(gather(last, axis, at), order), g.type());
+      s.pass.add(1, gather(g, axis, at) * stayed);
+    }
   }
 };
 

@@ -4,6 +4,7 @@
 
 #include "lamppp/tensor/ops.hpp"
 #include "ops/einsum.hpp"
+#include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"
 #include "ops/structured.hpp"
 #include "tensor/access.hpp"
@@ -12,13 +13,11 @@
 
 namespace lmp::table {
 
-// Column minus row, for every element of the last two axes.
-Tensor triangle(const char* op, const Tensor& x) {
-  tensor::detail::check_defined(op, x);
-  if (x.ndim() < 2)
-    throw ShapeError(tensor::detail::concat(op, ": shape ", x.shape(), " has fewer than 2 axes"));
-  const Tensor rows = tensor::arange(0, x.shape().dim(x.ndim() - 2), 1, x.device());
-  const Tensor columns = tensor::arange(0, x.shape().dim(x.ndim() - 1), 1, x.device());
+Tensor triangle(const char* op, const Shape& shape, Device device) {
+  if (shape.ndim() < 2)
+    throw ShapeError(tensor::detail::concat(op, ": shape ", shape, " has fewer than 2 axes"));
+  const Tensor rows = tensor::arange(0, shape.dim(shape.ndim() - 2), 1, device);
+  const Tensor columns = tensor::arange(0, shape.dim(shape.ndim() - 1), 1, device);
   return tensor::ops::sub(columns, rows.expand_dims(1));
 }
 
@@ -41,6 +40,7 @@ namespace {
 Tensor apply_list(const table::Cat& op, const std::vector<Tensor>& list) {
   return op.forward(list);
 }
+bool holds_anywhere(const Tensor& condition) { return any(condition).item() != 0; }
 }  // namespace
 
 #define LMP_T Tensor

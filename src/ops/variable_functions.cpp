@@ -3,6 +3,7 @@
 
 #include "lamppp/autograd/ops.hpp"
 #include "ops/einsum.hpp"
+#include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"
 #include "ops/structured.hpp"
 #include "tensor/access.hpp"
@@ -26,19 +27,27 @@ inline namespace ops {
 
 namespace {
 Variable apply_list(const table::Cat& op, const std::vector<Variable>& list) {
-  std::vector<Tensor> values;
   std::vector<const Variable*> inputs;
-  for (const Variable& v : list) {
-    values.push_back(v.data());
-    inputs.push_back(&v);
-  }
-  return record(op, op.forward(values), inputs);
+  for (const Variable& v : list) inputs.push_back(&v);
+  return intercept(StructuredOp<table::Cat, kList>(op), inputs);
+}
+// In any lane, under vmap.
+bool holds_anywhere(const Variable& condition) {
+  return tensor::any(plain_value(condition)).item() != 0;
 }
 }  // namespace
 
 #define LMP_T Variable
 #include "ops/functions.inc"
 #undef LMP_T
+
+Tensor argsort(const Variable& x, int axis, bool descending) {
+  return apply(table::ArgSort{checked_axis("argsort", x, axis), descending}, x).data();
+}
+Tensor one_hot(const Variable& labels, std::int64_t classes) {
+  check_operand("one_hot", labels);
+  return apply(table::OneHot{classes}, labels).data();
+}
 
 }  // namespace ops
 

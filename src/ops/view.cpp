@@ -46,6 +46,19 @@ bool ViewSpec::invert(const Shape& input, ViewSpec& back) const {
   return true;
 }
 
+ViewSpec ViewSpec::shifted(std::int64_t lanes) const {
+  ViewSpec spec;
+  spec.shape = in_lanes(shape, lanes);
+  spec.source[0].axis[0] = 0;
+  for (int d = 0; d + 1 < tensor::kMaxDims; ++d) {
+    spec.start[d + 1] = start[d];
+    spec.source[d + 1] = source[d];
+    for (std::int8_t& axis : spec.source[d + 1].axis)
+      if (axis >= 0) ++axis;
+  }
+  return spec;
+}
+
 Tensor Reshape::forward(const Tensor& x) const {
   if (x.is_contiguous())
     return TensorAccess::view(x, 0, shape, tensor::detail::dense_strides(shape));

@@ -40,6 +40,7 @@ using tensor::Number;
 using tensor::Shape;
 using tensor::Tensor;
 using tensor::detail::Backend;
+using tensor::detail::BadMatrix;
 using tensor::detail::Distribution;
 using tensor::detail::GradientTarget;
 using tensor::detail::Operand;
@@ -316,6 +317,26 @@ void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
   kernels().random_words(out, blocks, seed, offset);
 }
 
+BadMatrix solve(const Tensor& out, const Tensor& a, const Tensor& b) {
+  const KernelScope scope("solve", out.type(), {&out, &a, &b});
+  return kernels().solve(out, a, b);
+}
+
+BadMatrix inverse(const Tensor& out, const Tensor& a) {
+  const KernelScope scope("inv", out.type(), {&out, &a});
+  return kernels().inverse(out, a);
+}
+
+BadMatrix cholesky(const Tensor& out, const Tensor& a) {
+  const KernelScope scope("cholesky", out.type(), {&out, &a});
+  return kernels().cholesky(out, a);
+}
+
+void determinant(bool log, const Tensor& out, const Tensor& a) {
+  const KernelScope scope(log ? "slogdet" : "det", out.type(), {&out, &a});
+  kernels().determinant(log, out, a);
+}
+
 // Allocation is passed on: what one table allocates the other frees.
 tensor::detail::Storage* allocate(std::size_t bytes, tensor::Device device) {
   return kernels().allocate(bytes, device);
@@ -344,6 +365,10 @@ constexpr Backend kRecording = {
     .nonzero = &nonzero,
     .random = &random,
     .random_words = &random_words,
+    .solve = &solve,
+    .inverse = &inverse,
+    .cholesky = &cholesky,
+    .determinant = &determinant,
 };
 
 // ---- What was recorded ----

@@ -28,6 +28,13 @@ struct GradientTarget {
 /// What the random entry draws.
 enum class Distribution { Uniform, Normal };
 
+/// A matrix of a batch that linear algebra cannot take: its place in the batch in row-major order,
+/// -1 where there is none, and for cholesky the order of the leading minor that is not positive.
+struct BadMatrix {
+  std::int64_t index = -1;
+  std::int64_t order = 0;
+};
+
 /// What a device has to offer: the functions that everything else is made of. Callers have checked
 /// shapes, types and devices; outputs are allocated, and dense unless it says otherwise.
 struct Backend {
@@ -71,6 +78,15 @@ struct Backend {
   /// Raw 32-bit words.
   void (*random_words)(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
                        std::uint64_t offset);
+  /// Linear algebra over the last two axes, in Float32 or Float64, at least one element in `out`.
+  /// NaN in a matrix gives NaN. They return the first bad matrix of `a`, with which `out` is not
+  /// to be used. out = a^-1 b, batches broadcast to out's.
+  BadMatrix (*solve)(const Tensor& out, const Tensor& a, const Tensor& b);
+  BadMatrix (*inverse)(const Tensor& out, const Tensor& a);
+  /// The lower factor with zeros above; reads the lower triangle alone.
+  BadMatrix (*cholesky)(const Tensor& out, const Tensor& a);
+  /// For `log` the sign and log|det| as a last axis of 2, else the determinant.
+  void (*determinant)(bool log, const Tensor& out, const Tensor& a);
 };
 
 }  // namespace lmp::tensor::detail

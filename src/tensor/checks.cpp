@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "lamppp/error.hpp"
+#include "tensor/access.hpp"
 
 namespace lmp::tensor::detail {
 
@@ -13,6 +14,12 @@ void check_defined(const char* op, const Tensor& x) {
   if (!x.defined())
     throw Error(
         concat(op, ": undefined tensor (default-constructed or moved from); assign one first"));
+  if (TensorAccess::storage(x)->access == Access::None)
+    throw AutogradError(concat(
+        op, ": this value of shape ", x.shape(),
+        " stands for many that vmap computes at once, so there is none to read; use operations on "
+        "Variables that have a rule for vmap (not the Tensor behind data(), not item()), and no "
+        "Variable of a call of vmap that has ended"));
 }
 
 void check_same_device(const char* op, const Tensor& a, const Tensor& b) {

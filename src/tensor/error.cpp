@@ -7,6 +7,7 @@ ShapeError::~ShapeError() = default;
 TypeError::~TypeError() = default;
 IndexError::~IndexError() = default;
 ValueError::~ValueError() = default;
+LinAlgError::~LinAlgError() = default;
 DeviceError::~DeviceError() = default;
 AutogradError::~AutogradError() = default;
 OutOfMemoryError::~OutOfMemoryError() = default;

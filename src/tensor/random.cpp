@@ -2,12 +2,14 @@
 
 #include <cmath>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "lamppp/tensor/ops.hpp"
 #include "tensor/access.hpp"
 #include "tensor/backend.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/random_scope.hpp"
 
 namespace lmp::tensor {
 
@@ -34,10 +36,13 @@ std::uint64_t claim(Generator& generator, std::uint64_t blocks) {
   return offset;
 }
 
+constinit thread_local Generator* own_generator = nullptr;  // of a RandomScope
+
 // Runs draw(generator) on a generator that stands at the shared one's place, which moves on by as
 // much.
 template <class F>
-Tensor with_shared(F&& draw) {
+auto with_shared(F&& draw) {
+  if (own_generator) return draw(*own_generator);
   Shared& s = shared();
   const std::lock_guard lock(s.mutex);
   return draw(s.generator);
@@ -57,11 +62,21 @@ Tensor draw(Distribution distribution, Generator& generator, const Shape& shape,
 
 }  // namespace
 
-void manual_seed(std::uint64_t seed) {
-  Shared& s = shared();
-  const std::lock_guard lock(s.mutex);
-  s.generator = Generator(seed);
+void manual_seed(std::uint64_t seed) { set_default_generator(Generator(seed)); }
+
+Generator default_generator() {
+  return with_shared([](Generator& generator) { return generator; });
 }
+
+void set_default_generator(const Generator& generator) {
+  with_shared([&](Generator& shared) { return shared = generator; });
+}
+
+namespace detail {
+RandomScope::RandomScope(const Generator& start) noexcept
+    : generator_(start), previous_(std::exchange(own_generator, &generator_)) {}
+RandomScope::~RandomScope() { own_generator = previous_; }
+}  // namespace detail
 
 inline namespace ops {
 

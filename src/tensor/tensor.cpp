@@ -94,11 +94,18 @@ namespace {
 
 void check_writable(const char* op, const Tensor& x) {
   detail::check_defined(op, x);
+  if (TensorAccess::storage(x)->access != detail::Access::Full)
+    throw AutogradError(
+        concat(op, ": a value inside jvp or vmap cannot be written in place; compute a new one"));
   if (detail::has_internal_overlap(x))
     throw ShapeError(concat(op, ": elements of this view of shape ", x.shape(), " with strides ",
                             x.strides(),
                             " share memory, so it cannot be written in place; clone() it first"));
 }
+
+// Memory under another storage's name, of a value inside a transform: it may overlap with any
+// other.
+bool is_alias(const Tensor& x) { return TensorAccess::storage(x)->access != detail::Access::Full; }
 
 bool same_layout(const Tensor& a, const Tensor& b) {
   return a.data() == b.data() && a.type() == b.type() && a.shape() == b.shape() &&
@@ -114,7 +121,7 @@ const Tensor& Tensor::copy(const Tensor& other) const {
     throw ShapeError(concat("copy: shape ", other.shape_, " does not broadcast to ", shape_));
   if (same_layout(*this, other)) return *this;
   Tensor from = other.to(device());
-  if (shares_storage(from)) from = from.clone();
+  if (shares_storage(from) || is_alias(from)) from = from.clone();
   TensorAccess::bump_version(*this);
   detail::backend(device()).copy(*this, from.broadcast_to(shape_));
   return *this;
@@ -139,7 +146,8 @@ const Tensor& in_place(lmp::table::OpId op, const char* name, const Tensor& x,
     if (!detail::broadcasts_to(other.tensor->shape(), x.shape()))
       throw ShapeError(concat(name, ": shape ", other.tensor->shape(), " does not broadcast to ",
                               x.shape(), ", the shape that is written"));
-    if (x.shares_storage(*other.tensor) && !same_layout(x, *other.tensor)) {
+    if (is_alias(*other.tensor) ||
+        (x.shares_storage(*other.tensor) && !same_layout(x, *other.tensor))) {
       separate = other.tensor->clone();
       other.tensor = &separate;
     }

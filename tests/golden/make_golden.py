@@ -160,10 +160,28 @@ def indexing():
     case("one_hot", [labels], np.eye(5)[labels])
 
 
+def linear_algebra():
+    for name, batch in {"matrix": (), "batched": (2, 3)}.items():
+        a, b = x(*batch, 4, 4) + 10 * np.eye(4), x(*batch, 4, 3)
+        case(f"solve_{name}", [a, b], np.linalg.solve(a, b))
+        case(f"inv_{name}", [a], np.linalg.inv(a))
+        case(f"det_{name}", [a], np.linalg.det(a))
+        sign, log = np.linalg.slogdet(-a)
+        case(f"slogdet_sign_{name}", [-a], sign)
+        case(f"slogdet_log_{name}", [-a], log)
+        s = a + np.swapaxes(a, -1, -2)
+        case(f"cholesky_{name}", [s], np.linalg.cholesky(s))
+    a, b = x(2, 1, 3, 3) + 8 * np.eye(3), x(2, 3, 2)
+    case("solve_broadcast", [a, b], np.linalg.solve(a, b))
+    b = x(3)
+    case("solve_vector", [a, b], np.linalg.solve(a, np.broadcast_to(b[:, None], (2, 1, 3, 1)))[..., 0])
+
+
 reductions()
 products()
 joins()
 indexing()
+linear_algebra()
 
 
 def line(word, v):

@@ -17,6 +17,7 @@ nothing='$^'
 none 'tensor/ includes nothing of autograd/' '#include.*autograd/' "$nothing" \
   src/tensor include/lamppp/tensor
 none 'oneDNN is named in src/cpu alone' '\bdnnl' '^src/cpu/' src include
+none 'Eigen is named in src/cpu alone' '\bEigen|<Eigen' '^src/cpu/' src include
 none 'OpenMP is named in src/cpu and src/tensor/parallel.cpp alone' \
   '#pragma omp|\bomp_|<omp\.h>' '^src/(cpu/|tensor/parallel\.cpp)' src include
 none 'CUDA is named in src/cuda alone' '\bcu(da|blas|dnn)[A-Z]|<cuda' '^src/cuda/' src include

@@ -5,6 +5,7 @@
 set -euo pipefail
 isa=$1 && shift
 # Neither of these two holds vector code: a pointer, and a call of std::terminate.
-foreign=$(nm --defined-only --extern-only "$@" | awk 'NF == 3 {print $3}' | sort -u |
+symbols=$(nm --defined-only --extern-only "$@")
+foreign=$(awk 'NF == 3 {print $3}' <<<"$symbols" | sort -u |
   grep -vE "3cpu${#isa}${isa}|^DW\.ref\.|^__clang_call_terminate$" || true)
 [ -z "$foreign" ] || { echo "defined outside lmp::cpu::$isa:"; c++filt <<<"$foreign"; exit 1; }

@@ -11,15 +11,11 @@ inline namespace ops {
 
 /// The Tensor ops that have no gradient take a Variable as its value: argsort, nonzero, one_hot,
 /// allclose, array_equal.
-inline Tensor argsort(const Variable& x, int axis = -1, bool descending = false) {
-  return tensor::argsort(x.data(), axis, descending);
-}
+LMP_API Tensor argsort(const Variable& x, int axis = -1, bool descending = false);
 /// See tensor::ops::nonzero.
 inline Tensor nonzero(const Variable& x) { return tensor::nonzero(x.data()); }
 /// See tensor::ops::one_hot.
-inline Tensor one_hot(const Variable& labels, std::int64_t classes) {
-  return tensor::one_hot(labels.data(), classes);
-}
+LMP_API Tensor one_hot(const Variable& labels, std::int64_t classes);
 /// See tensor::ops::allclose.
 inline bool allclose(const Variable& a, const Variable& b, double relative = 1e-5,
                      double absolute = 1e-8, bool equal_nan = false) {

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "lamppp/autograd/call_site.hpp"
+#include "lamppp/autograd/guards.hpp"
 #include "lamppp/export.hpp"
 #include "lamppp/tensor/ops.hpp"
 #include "lamppp/tensor/tensor.hpp"
@@ -56,6 +58,39 @@ class NodeHandle {
  private:
   Node* node_ = nullptr;
 };
+}  // namespace detail
+
+class Variable;
+class HookList;
+
+/// Removes a hook. A copy removes the same one; a handle that goes away removes nothing, and one
+/// whose Variable or node is gone does nothing.
+class LMP_API HookHandle {
+ public:
+  /// Of no hook.
+  HookHandle() = default;
+  /// Takes the hook away, also from within a pass: from its next node on.
+  void remove();
+
+ private:
+  friend class HookList;
+  HookHandle(std::weak_ptr<HookList> list, std::uint64_t id) : list_(std::move(list)), id_(id) {}
+  std::weak_ptr<HookList> list_;
+  std::uint64_t id_ = 0;
+};
+
+namespace detail {
+
+class LMP_API GradientHook {
+ public:
+  GradientHook() = default;
+  GradientHook(const GradientHook&) = delete;
+  GradientHook& operator=(const GradientHook&) = delete;
+  virtual ~GradientHook();
+  /// Undefined where the gradient stays as it is.
+  virtual Variable run(const Variable& gradient) = 0;
+};
+
 }  // namespace detail
 
 /// Options of Variable::backward.
@@ -115,8 +150,9 @@ class LMP_API Variable {
   /// Makes a leaf of this handle, or stops it from being one. Throws AutogradError for the result
   /// of an op (use detach()), TypeError for types that are not floating.
   const Variable& requires_grad_(bool value = true) &;
-  /// The same value without a gradient: shares the memory, not the graph.
-  Variable detach() const { return Variable(data_); }
+  /// The same value without a gradient: shares the memory, not the graph. Inside jvp its tangent
+  /// is zero.
+  Variable detach() const;
   /// Forgets the gradient. The graph stays as it is.
   void zero_grad() const;
   /// Adds `gradient` (cast to this type) to the gradient. Throws ShapeError for another shape.
@@ -131,6 +167,21 @@ class LMP_API Variable {
   void backward(const Tensor& gradient) const { backward(BackwardOptions{gradient}); }
   /// The same with options.
   void backward(const BackwardOptions& options) const;
+
+  /// Calls `hook` in every pass with the gradient of this value, once it is complete and before
+  /// anything is done with it: before a leaf adds it to its gradient, before the operation that
+  /// made the value goes on backwards, before lmp::grad returns it. What the hook returns, if
+  /// anything, takes its place. `hook` is a callable of `const Variable&` or `const Tensor&` that
+  /// returns nothing, a Tensor or a Variable; it outlives this handle, as long as the graph does,
+  /// and must not own this Variable (that would keep both forever). Hooks run in the order they
+  /// were made. One that throws ends the pass. Throws AutogradError where requires_grad() is false.
+  template <class F>
+  HookHandle register_hook(F hook) const;
+  /// Calls `hook(const Variable& leaf)` after each pass's gradient was added to this leaf's: for an
+  /// optimiser step that needs no gradients kept, `w.data() -= rate * w.grad(); w.zero_grad();`.
+  /// Throws AutogradError for the result of an operation.
+  template <class F>
+  HookHandle register_post_accumulate_hook(F hook) const;
 
   /// Writes into the value; never recorded. See Tensor::copy and Tensor::fill.
   const Variable& copy(const Tensor& other) const;
@@ -194,28 +245,53 @@ class LMP_API Variable {
   Variable(Tensor data, detail::NodeHandle node) noexcept
       : data_(std::move(data)), node_(std::move(node)) {}
 
+  HookHandle add_gradient_hook(std::shared_ptr<detail::GradientHook> hook) const;
+  HookHandle add_post_accumulate_hook(std::shared_ptr<detail::GradientHook> hook) const;
+
   Tensor data_;
   detail::NodeHandle node_;
 };
 
-/// Prints the value as its tensor does.
-LMP_API std::ostream& operator<<(std::ostream& out, const Variable& variable);
+namespace detail {
 
-/// While one is alive on a thread, that thread records nothing: results need no gradient.
-class LMP_API NoGradGuard {
+template <class F>
+class GradientHookOf final : public GradientHook {
  public:
-  /// Stops recording on this thread.
-  NoGradGuard() noexcept;
-  /// Puts back what was before: guards nest.
-  ~NoGradGuard();
-  NoGradGuard(const NoGradGuard&) = delete;
-  NoGradGuard& operator=(const NoGradGuard&) = delete;
+  explicit GradientHookOf(F f) : f_(std::move(f)) {}
+  Variable run(const Variable& gradient) override {
+    if constexpr (std::is_invocable_v<F&, const Variable&>) {
+      return call(gradient);
+    } else {
+      return call(gradient.data());
+    }
+  }
 
  private:
-  bool previous_;
+  template <class T>
+  Variable call(const T& gradient) {
+    if constexpr (std::is_void_v<std::invoke_result_t<F&, const T&>>) {
+      f_(gradient);
+      return {};
+    } else {
+      return f_(gradient);
+    }
+  }
+  F f_;
 };
 
-/// Whether this thread records.
-LMP_API bool is_grad_enabled() noexcept;
+}  // namespace detail
+
+template <class F>
+HookHandle Variable::register_hook(F hook) const {
+  return add_gradient_hook(std::make_shared<detail::GradientHookOf<F>>(std::move(hook)));
+}
+
+template <class F>
+HookHandle Variable::register_post_accumulate_hook(F hook) const {
+  return add_post_accumulate_hook(std::make_shared<detail::GradientHookOf<F>>(std::move(hook)));
+}
+
+/// Prints the value as its tensor does.
+LMP_API std::ostream& operator<<(std::ostream& out, const Variable& variable);
 
 }  // namespace lmp::autograd

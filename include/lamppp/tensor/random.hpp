@@ -28,6 +28,11 @@ class Generator {
 
 /// Seeds the generator that is used where none is given, and starts it over. All threads share it.
 LMP_API void manual_seed(std::uint64_t seed);
+/// The generator that is used where none is given, at the place in its stream where it is now.
+LMP_API Generator default_generator();
+/// Goes on with another one, or at another place: `set_default_generator(saved)` repeats what was
+/// drawn since `saved = default_generator()`.
+LMP_API void set_default_generator(const Generator& generator);
 
 inline namespace ops {
 

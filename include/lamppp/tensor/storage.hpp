@@ -11,12 +11,17 @@
 /// Memory behind tensors. An implementation detail that is here because Tensor's copies are inline.
 namespace lmp::tensor::detail {
 
+/// What may be done with the memory through a tensor: a value that a transform of autograd holds is
+/// read only, or has no memory of its own at all.
+enum class Access : std::uint8_t { Full, Read, None };
+
 struct Storage {
   std::atomic<std::uint32_t> references{1};
   std::atomic<std::uint32_t> version{0};
   std::byte* data = nullptr;
   std::size_t bytes = 0;
   Device device;
+  Access access = Access::Full;
   /// Frees foreign memory (from_blob); null where the library owns the bytes.
   void (*deleter)(void* data, void* context) = nullptr;
   void* context = nullptr;

@@ -252,7 +252,8 @@ class LMP_API Tensor {
   void copy_elements(void* out) const;
   void copy_item(void* out) const;
   void check_type(DataType asked, const char* what) const {
-    if (asked != type_ || !storage_) wrong_type(asked, what);
+    if (asked != type_ || !storage_ || storage_->access == detail::Access::None)
+      wrong_type(asked, what);
   }
   [[noreturn]] void wrong_type(DataType asked, const char* what) const;
   [[noreturn]] static void ragged();

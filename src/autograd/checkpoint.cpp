@@ -1,0 +1,179 @@
+#include "lamppp/autograd/checkpoint.hpp"
+
+#include <cstring>
+#include <mutex>
+
+#include "autograd/trace.hpp"
+#include "lamppp/autograd/hooks.hpp"
+#include "lamppp/autograd/ops.hpp"
+#include "tensor/format.hpp"
+#include "tensor/random_scope.hpp"
+
+namespace lmp::autograd::detail {
+
+using tensor::detail::concat;
+
+namespace {
+
+constexpr const char* kRemedy =
+    "; it has to compute the same both times: change nothing that it reads before the backward "
+    "pass, and draw random numbers from the default stream alone";
+
+/// An input: in the hands of an outer region's (or a user's) hooks where there are any.
+struct Input {
+  Tensor tensor;
+  std::shared_ptr<PackedTensor> packed;
+  std::uint32_t version = 0;
+  bool requires_grad = false;
+
+  explicit Input(const Variable& v)
+      : tensor(v.data()), version(tensor.version()), requires_grad(v.requires_grad()) {
+    SavedTensorHooks* outer = autograd_thread.saved;
+    if (!outer) return;
+    const Replaced<SavedTensorHooks*> off(&AutogradThread::saved, nullptr);
+    const NoGradGuard unrecorded;
+    packed = outer->pack(tensor);
+    if (packed) tensor = Tensor();
+  }
+  Variable get() const {
+    if (packed) return Variable(packed->unpack(), requires_grad);
+    if (tensor.version() != version)
+      throw AutogradError(concat("checkpoint: an input of shape ", tensor.shape(),
+                                 " was changed in place since the first call", kRemedy));
+    return Variable(tensor, requires_grad);
+  }
+};
+
+// Of one saved tensor, or one result: what has to be the same the second time.
+struct Seen {
+  Shape shape;
+  DataType type;
+  std::uint32_t version = 0;
+  std::uint64_t bits = 0;
+  explicit Seen(const Tensor& t) : shape(t.shape()), type(t.type()), version(t.version()) {}
+  bool operator==(const Seen&) const = default;
+};
+
+// A number that differs where any bit of any element does, as good as always.
+std::uint64_t hash_of(const Tensor& t) {
+  const Tensor dense = t.to(DeviceType::CPU).contiguous();
+  const std::size_t bytes = dense.numel() * tensor::size_of(dense.type());
+  const auto* at = static_cast<const unsigned char*>(dense.data());
+  constexpr std::size_t kLanes = 4, kStep = kLanes * sizeof(std::uint64_t);
+  constexpr std::uint64_t kPrime = 0x9E3779B97F4A7C15u;
+  std::uint64_t lanes[kLanes] = {1, 2, 3, 4};
+  const auto mix = [](std::uint64_t h, std::uint64_t v) {
+    h = (h ^ v) * kPrime;
+    return h ^ (h >> 29);
+  };
+  std::size_t i = 0;
+  for (; i + kStep <= bytes; i += kStep) {
+    std::uint64_t words[kLanes];
+    std::memcpy(words, at + i, kStep);
+    for (std::size_t k = 0; k < kLanes; ++k) lanes[k] = mix(lanes[k], words[k]);
+  }
+  for (; i < bytes; ++i) lanes[0] = mix(lanes[0], at[i]);
+  return mix(mix(mix(lanes[0], lanes[1]), lanes[2]), lanes[3]);
+}
+
+std::vector<Seen> seen(const std::vector<Variable>& results) {
+  std::vector<Seen> out;
+  for (const Variable& v : results) {
+    out.emplace_back(v.data());
+    out.back().version = 0;
+    out.back().bits = hash_of(v.data());
+  }
+  return out;
+}
+
+}  // namespace
+
+struct CheckpointRegion::State {
+  std::vector<Input> inputs;
+  tensor::Generator generator;
+  std::vector<Seen> saved, results;
+  std::mutex mutex;                // two passes may want the same region at once
+  std::vector<Tensor> recomputed;  // each handed out once
+};
+
+namespace {
+
+using State = CheckpointRegion::State;
+
+// Runs the region once more and keeps what its operations save this time.
+void compute_again(CheckpointRegion& region, State& state) {
+  struct Collect final : SavedTensorHooks {
+    std::vector<Tensor> tensors;
+    std::shared_ptr<PackedTensor> pack(const Tensor& t) override {
+      tensors.push_back(t);
+      return nullptr;
+    }
+  } collect;
+  std::vector<Variable> inputs;
+  for (const Input& i : state.inputs) inputs.push_back(i.get());
+  std::vector<Seen> results;
+  {
+    // As the first time: outside of transforms, recorded, with the same random numbers.
+    const Replaced<Trace*> plain(&AutogradThread::trace, nullptr);
+    const EnableGradGuard recording;
+    const SavedTensorHooksScope scope(collect);
+    const tensor::detail::RandomScope random(state.generator);
+    region.call(inputs);
+    results = seen(region.results());
+    region.drop_results();
+  }
+  bool same = results == state.results && collect.tensors.size() == state.saved.size();
+  for (std::size_t i = 0; same && i < collect.tensors.size(); ++i)
+    same = Seen(collect.tensors[i]) == state.saved[i];
+  if (!same)
+    throw AutogradError(
+        concat("checkpoint: the second call of the function computed something "
+               "else than the first",
+               kRemedy));
+  state.recomputed = std::move(collect.tensors);
+}
+
+class Dropped final : public PackedTensor {
+ public:
+  Dropped(std::shared_ptr<CheckpointRegion> region, State& state, std::size_t number)
+      : region_(std::move(region)), state_(state), number_(number) {}
+  Tensor unpack() override {
+    const std::lock_guard lock(state_.mutex);
+    if (state_.recomputed.empty() || !state_.recomputed[number_].defined())
+      compute_again(*region_, state_);
+    return std::move(state_.recomputed[number_]);
+  }
+
+ private:
+  std::shared_ptr<CheckpointRegion> region_;
+  State& state_;
+  std::size_t number_;
+};
+
+}  // namespace
+
+CheckpointRegion::CheckpointRegion() : state_(std::make_unique<State>()) {}
+CheckpointRegion::~CheckpointRegion() = default;
+
+void CheckpointRegion::run(const std::vector<Variable>& inputs) {
+  struct Drop final : SavedTensorHooks {
+    Drop(CheckpointRegion& r, State& s) : region(r), state(s) {}
+    CheckpointRegion& region;
+    State& state;
+    std::shared_ptr<PackedTensor> pack(const Tensor& t) override {
+      state.saved.emplace_back(t);
+      return std::make_shared<Dropped>(region.shared_from_this(), state, state.saved.size() - 1);
+    }
+  } drop(*this, *state_);
+  for (const Variable& v : inputs) state_->inputs.emplace_back(v);
+  state_->generator = tensor::default_generator();
+  {
+    const SavedTensorHooksScope scope(drop);
+    call(inputs);
+  }
+  state_->results = seen(results());
+}
+
+bool checkpoint_saves() noexcept { return autograd_thread.recording && !autograd_thread.trace; }
+
+}  // namespace lmp::autograd::detail

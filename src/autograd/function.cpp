@@ -1,0 +1,405 @@
+#include "lamppp/autograd/function.hpp"
+
+#include <cxxabi.h>
+
+#include <cstdlib>
+
+#include "autograd/intercept.hpp"
+#include "autograd/pass.hpp"
+#include "lamppp/autograd/ops.hpp"
+#include "tensor/checks.hpp"
+
+namespace lmp::autograd {
+
+using tensor::is_floating;
+using tensor::detail::concat;
+
+struct FunctionAccess {
+  static std::vector<Variable>& saved(FunctionContext& c) { return c.saved_; }
+  static const std::vector<Variable>& non_differentiable(const FunctionContext& c) {
+    return c.non_differentiable_;
+  }
+  static std::vector<bool>& needs(FunctionContext& c) { return c.needs_; }
+};
+
+namespace detail {
+AnyFunction::~AnyFunction() = default;
+
+std::string demangled(const char* name) {
+  int status = 0;
+  char* text = abi::__cxa_demangle(name, nullptr, nullptr, &status);
+  std::string out = status == 0 ? text : name;
+  std::free(text);
+  return out;
+}
+}  // namespace detail
+
+namespace {
+
+using detail::AnyFunction;
+
+/// What a saved value is: operand or result of this number, or a constant.
+struct Origin {
+  enum Kind { Operand, Result, Constant } kind;
+  std::size_t number;
+};
+
+struct ResultInfo {
+  Shape shape;
+  DataType type;
+  Device device;
+};
+
+/// One result of a function that has several: hands its gradient to the function's node.
+class ResultNode final : public Node {
+ public:
+  ResultNode(std::string name, std::size_t number, std::size_t count)
+      : name_(std::move(name)), number_(number), count_(count) {}
+  const char* name() const noexcept override { return name_.c_str(); }
+  void backward(Pass<Tensor>& pass) override { run(pass); }
+  void backward(Pass<Variable>& pass) override { run(pass); }
+
+  static detail::NodeHandle make(Node* function, const std::string& name, std::size_t number,
+                                 std::size_t count, const ResultInfo& info) {
+    NodeBuilder builder = NodeBuilder::make<ResultNode>(1, 0, name, number, count);
+    builder.add_edge(function, info.shape, info.type);
+    return builder.finish();
+  }
+
+ private:
+  template <class V>
+  void run(Pass<V>& pass) {
+    pass.add_result(edge(0).node, number_, count_, std::move(pass.gradient()));
+  }
+  std::string name_;
+  std::size_t number_, count_;
+};
+
+std::string result_name(const AnyFunction& f, std::size_t k) { return concat(f.name, "[", k, "]"); }
+
+class FunctionNode final : public Node {
+ public:
+  FunctionNode(std::shared_ptr<AnyFunction> f, std::vector<Origin> origins,
+               std::vector<ResultInfo> results)
+      : f_(std::move(f)), origins_(std::move(origins)), results_(std::move(results)) {}
+  const char* name() const noexcept override { return f_->name.c_str(); }
+  void backward(Pass<Tensor>& pass) override { run(pass); }
+  void backward(Pass<Variable>& pass) override { run(pass); }
+
+ private:
+  template <class V>
+  void run(Pass<V>& pass) {
+    std::vector<V> arrived(1);
+    if (results_.size() == 1)
+      arrived[0] = std::move(pass.gradient());
+    else
+      arrived = pass.results();
+    arrived.resize(results_.size());
+    std::vector<Variable> gradients;
+    for (std::size_t k = 0; k < results_.size(); ++k)
+      gradients.push_back(
+          arrived[k].defined()
+              ? Variable(std::move(arrived[k]))
+              : Variable(tensor::zeros(results_[k].shape, results_[k].device, results_[k].type)));
+    FunctionContext context;
+    for (int i = 0; i < num_edges(); ++i) FunctionAccess::needs(context).push_back(pass.wants(i));
+    for (std::size_t i = 0; i < origins_.size(); ++i)
+      FunctionAccess::saved(context).push_back(saved_value(pass, i));
+    if (std::is_same_v<V, Variable> && !f_->backward_takes_variables)
+      refuse_tensors(pass.creates_graph(), gradients, context.saved());
+
+    const std::vector<Variable> made = [&] {
+      if (std::is_same_v<V, Variable>) return f_->backward(context, gradients);
+      const NoGradGuard unrecorded;
+      return f_->backward(context, gradients);
+    }();
+    if (made.size() != static_cast<std::size_t>(num_edges()))
+      throw ValueError(concat("backward of '", name(), "' returned ", made.size(),
+                              " gradients for ", num_edges(),
+                              " operands; return one for each, undefined where there is none"));
+    for (int i = 0; i < num_edges(); ++i) {
+      const Variable& g = made[static_cast<std::size_t>(i)];
+      if (!g.defined() || !pass.wants(i)) continue;
+      if (g.shape() != pass.shape(i))
+        throw ShapeError(concat("backward of '", name(), "' returned a gradient of shape ",
+                                g.shape(), " for operand ", i, ", which has shape ",
+                                pass.shape(i)));
+      if constexpr (std::is_same_v<V, Variable>)
+        pass.add(i, g);
+      else
+        pass.add(i, g.data());
+    }
+  }
+
+  template <class V>
+  Variable saved_value(Pass<V>& pass, std::size_t which) {
+    const int s = static_cast<int>(which);
+    const auto number = origins_[which].number;
+    if constexpr (std::is_same_v<V, Variable>) {
+      if (pass.creates_graph() && origins_[which].kind == Origin::Result) {
+        if (results_.size() == 1) return pass.result(s);
+        return VariableAccess::make(pass.saved(s).tensor,
+                                    ResultNode::make(this, result_name(*f_, number), number,
+                                                     results_.size(), results_[number]));
+      }
+      if (origins_[which].kind == Origin::Operand) return pass.input(s, static_cast<int>(number));
+    }
+    return Variable(pass.saved(s).tensor);
+  }
+
+  void refuse_tensors(bool creates_graph, const std::vector<Variable>& gradients,
+                      const std::vector<Variable>& saved) const {
+    bool inside = creates_graph;
+    for (const auto* list : {&gradients, &saved})
+      for (const Variable& v : *list) inside |= value_level(v.data()) > 0;
+    if (inside)
+      throw AutogradError(concat("'", name(),
+                                 "': its backward is written in Tensors, so it cannot be "
+                                 "differentiated again, nor run inside jvp or vmap; write it in "
+                                 "Variables"));
+  }
+
+  std::shared_ptr<AnyFunction> f_;
+  std::vector<Origin> origins_;
+  std::vector<ResultInfo> results_;
+};
+
+bool same(const Tensor& a, const Tensor& b) {
+  return a.shares_storage(b) && a.data() == b.data() && a.shape() == b.shape() &&
+         a.strides() == b.strides() && a.type() == b.type();
+}
+
+std::size_t find(const std::vector<Variable>& list, const Variable& v) {
+  std::size_t i = 0;
+  while (i < list.size() && !same(list[i].data(), v.data())) ++i;
+  return i;
+}
+
+std::vector<Variable> run_forward(AnyFunction& f, FunctionContext& context,
+                                  const std::vector<Variable>& in) {
+  std::vector<Variable> out = f.forward(context, in);
+  if (out.empty()) throw ValueError(concat("forward of '", f.name, "' returned no result"));
+  for (const Variable& v : out)
+    if (!v.defined())
+      throw ValueError(concat("forward of '", f.name, "' returned an undefined result"));
+  return out;
+}
+
+// The results in the graph, and the function's node with what it saves. `computed` are the results
+// as forward returned them, by which saved ones and those without a gradient are told; `values` are
+// what they are in the graph.
+std::vector<Variable> record(const std::shared_ptr<AnyFunction>& f, const FunctionContext& context,
+                             const std::vector<Variable>& in, const std::vector<Variable>& operands,
+                             const std::vector<Variable>& computed,
+                             const std::vector<Tensor>& values) {
+  std::vector<Origin> origins;
+  std::vector<Tensor> saved;
+  for (const Variable& v : context.saved()) {
+    if (!v.defined())
+      throw ValueError(concat("save_for_backward of '", f->name, "': an undefined value"));
+    if (const std::size_t i = find(operands, v); i < operands.size()) {
+      origins.push_back({Origin::Operand, i});
+      saved.push_back(in[i].data());
+    } else if (const std::size_t k = find(computed, v); k < computed.size()) {
+      origins.push_back({Origin::Result, k});
+      saved.push_back(values[k]);
+    } else {
+      origins.push_back({Origin::Constant, 0});
+      saved.push_back(v.data());
+    }
+  }
+  std::vector<ResultInfo> infos;
+  for (const Tensor& t : values) infos.push_back({t.shape(), t.type(), t.device()});
+  NodeBuilder builder = NodeBuilder::make<FunctionNode>(
+      static_cast<int>(in.size()), static_cast<int>(saved.size()), f, std::move(origins), infos);
+  for (const Variable& v : in) builder.add_edge(v);
+  for (Tensor& t : saved) builder.save(std::move(t));
+  const detail::NodeHandle node = builder.finish();
+
+  std::vector<Variable> out;
+  for (std::size_t k = 0; k < values.size(); ++k) {
+    const std::size_t marked = find(FunctionAccess::non_differentiable(context), computed[k]);
+    if (!is_floating(values[k].type()) ||
+        marked < FunctionAccess::non_differentiable(context).size())
+      out.emplace_back(values[k]);
+    else if (values.size() == 1)
+      out.push_back(VariableAccess::make(values[k], node));
+    else
+      out.push_back(VariableAccess::make(
+          values[k], ResultNode::make(node.get(), result_name(*f, k), k, values.size(), infos[k])));
+  }
+  return out;
+}
+
+struct Levels {
+  int graph = -1;
+  int transform = 0;
+  explicit Levels(const std::vector<Variable>& in) {
+    for (const Variable& v : in) {
+      transform = std::max(transform, value_level(v.data()));
+      if (records(v)) graph = std::max(graph, node_level(*VariableAccess::node(v)));
+    }
+  }
+};
+
+std::vector<bool> wanted(const std::vector<Variable>& in, int graph) {
+  std::vector<bool> needs;
+  for (const Variable& v : in)
+    needs.push_back(graph >= 0 && records(v) && node_level(*VariableAccess::node(v)) == graph);
+  return needs;
+}
+
+std::vector<Variable> apply_any(const std::shared_ptr<AnyFunction>& f,
+                                const std::vector<Variable>& in);
+
+// On plain values, outside of all transforms.
+std::vector<Variable> apply_plain(const std::shared_ptr<AnyFunction>& f,
+                                  const std::vector<Variable>& in, bool graph) {
+  std::vector<Variable> operands;
+  for (const Variable& v : in) operands.emplace_back(v.data());
+  FunctionContext context;
+  FunctionAccess::needs(context) = wanted(in, graph ? 0 : -1);
+  std::vector<Variable> computed;
+  {
+    const NoGradGuard unrecorded;
+    computed = run_forward(*f, context, operands);
+  }
+  std::vector<Tensor> values;
+  for (const Variable& v : computed) values.push_back(v.data());
+  if (graph) return record(f, context, in, operands, computed, values);
+  return {values.begin(), values.end()};
+}
+
+// In the graph of a level inside transforms.
+std::vector<Variable> record_at(int level, const std::shared_ptr<AnyFunction>& f,
+                                const std::vector<Variable>& in) {
+  const Trace& trace = trace_at(level);
+  std::vector<Variable> below, recorded;
+  bool plain = true;
+  for (const Variable& v : in) {
+    const Node* node = VariableAccess::node(v);
+    const bool here = node && node_level(*node) == level;
+    below.push_back(here ? Variable(v.data()) : node ? lift(trace, v) : v);
+    recorded.push_back(here ? v : Variable(below.back().data()));
+    plain &= value_level(below.back().data()) == 0;
+  }
+  FunctionContext context;
+  FunctionAccess::needs(context) = wanted(in, level);
+  const std::vector<Variable> computed = run_forward(*f, context, below);
+  // What forward computed on stand-ins says what to save; the results follow the function's own
+  // derivative and not those of the operations inside.
+  const std::vector<Variable> results = plain ? computed : apply_any(f, below);
+  if (!plain && !f->forward_takes_variables)
+    for (const Variable& v : context.saved())
+      if (find(below, v) == below.size() && find(computed, v) == computed.size())
+        throw AutogradError(concat("'", f->name,
+                                   "': forward is written in Tensors and saves what is neither "
+                                   "operand nor result, which loses its derivative inside jvp or "
+                                   "vmap; write it in Variables"));
+  std::vector<Tensor> values;
+  for (const Variable& v : results)
+    values.push_back(v.requires_grad() ? lift(trace, v).data() : v.data());
+  return record(f, context, recorded, below, computed, values);
+}
+
+// The tangents of the results: the transposed map of backward, which is linear in the gradient.
+std::vector<Variable> with_tangents(const Trace& trace, const std::shared_ptr<AnyFunction>& f,
+                                    const std::vector<Variable>& in) {
+  std::vector<Variable> x, t, moving, directions;
+  for (const Variable& v : in) {
+    const Traced* dual = traced_at(v, trace.level);
+    x.push_back(dual ? dual->value : v);
+    t.push_back(dual ? dual->tangent : Variable());
+  }
+  const Replaced<Trace*> down(&AutogradThread::trace, trace.outer);
+  detail::ReverseInputs inputs("jvp");
+  std::vector<Variable> results, tangents;
+  {
+    const EnableGradGuard recording;
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      if (!t[i].defined()) continue;
+      moving.push_back(x[i] = inputs.make(x[i]));
+      directions.push_back(t[i]);
+    }
+    results = apply_any(f, x);
+    std::vector<Variable> outputs, seeds;
+    std::vector<std::size_t> places;
+    for (std::size_t k = 0; k < results.size(); ++k) {
+      if (!results[k].requires_grad()) continue;
+      outputs.push_back(results[k]);
+      places.push_back(k);
+      seeds.push_back(inputs.make(
+          Variable(tensor::zeros(results[k].shape(), results[k].device(), results[k].type()))));
+    }
+    tangents.resize(results.size());
+    if (!outputs.empty() && !moving.empty()) {
+      const std::vector<Variable> back = grad(
+          outputs, moving, {.grad_outputs = seeds, .create_graph = true, .allow_unused = true});
+      std::vector<Variable> linear, along;
+      for (std::size_t i = 0; i < back.size(); ++i) {
+        if (!back[i].defined() || !back[i].requires_grad()) continue;
+        linear.push_back(back[i]);
+        along.push_back(directions[i]);
+      }
+      if (!linear.empty()) {
+        const std::vector<Variable> found = grad(
+            linear, seeds, {.grad_outputs = along, .create_graph = true, .allow_unused = true});
+        for (std::size_t k = 0; k < found.size(); ++k)
+          if (found[k].defined()) tangents[places[k]] = inputs.outer(found[k]);
+      }
+    }
+    for (Variable& v : results) v = inputs.outer(v);
+  }
+  for (std::size_t k = 0; k < results.size(); ++k)
+    if (tangents[k].defined()) results[k] = make_dual(trace, results[k], tangents[k]);
+  return results;
+}
+
+std::vector<Variable> in_lanes(const Trace& trace, const std::shared_ptr<AnyFunction>& f,
+                               const std::vector<Variable>& in) {
+  std::vector<Variable> values;
+  bool any = false;
+  for (const Variable& v : in) {
+    const Traced* lanes = traced_at(v, trace.level);
+    values.push_back(lanes ? lanes->value : v);
+    any |= lanes && lanes->mapped;
+  }
+  if (!any) {
+    const Replaced<Trace*> down(&AutogradThread::trace, trace.outer);
+    return apply_any(f, values);
+  }
+  if (!f->forward_takes_variables)
+    throw AutogradError(
+        concat("'", f->name,
+               "' has no rule for vmap: its forward is written in Tensors; write it "
+               "in Variables, or call it for each lane"));
+  FunctionContext context;
+  FunctionAccess::needs(context).resize(in.size());
+  return run_forward(*f, context, in);
+}
+
+std::vector<Variable> apply_any(const std::shared_ptr<AnyFunction>& f,
+                                const std::vector<Variable>& in) {
+  const Levels levels(in);
+  if (levels.graph >= 1 && levels.graph >= levels.transform) return record_at(levels.graph, f, in);
+  if (levels.transform == 0) return apply_plain(f, in, levels.graph == 0);
+  const Trace& trace = trace_at(levels.transform);
+  std::vector<Variable> values;
+  for (const Variable& v : in) {
+    const Node* node = VariableAccess::node(v);
+    values.push_back(node && node_level(*node) >= levels.transform ? Variable(v.data()) : v);
+  }
+  return trace.kind == Trace::Kind::Jvp ? with_tangents(trace, f, values)
+                                        : in_lanes(trace, f, values);
+}
+
+}  // namespace
+
+std::vector<Variable> detail::apply_function(const std::shared_ptr<AnyFunction>& f,
+                                             const std::vector<Variable>& in) {
+  for (const Variable& v : in)
+    if (!v.defined()) tensor::detail::check_defined(f->name.c_str(), v.data());
+  return apply_any(f, in);
+}
+
+}  // namespace lmp::autograd

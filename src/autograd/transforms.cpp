@@ -1,0 +1,223 @@
+#include "lamppp/autograd/transforms.hpp"
+
+#include <new>
+#include <unordered_set>
+
+#include "autograd/intercept.hpp"
+#include "lamppp/autograd/ops.hpp"
+#include "ops/structured.hpp"
+#include "tensor/checks.hpp"
+
+namespace lmp::autograd::detail {
+
+using tensor::detail::concat;
+
+namespace {
+
+Variable zeros_like(const Variable& v) {
+  return Variable(tensor::zeros(v.shape(), v.device(), v.type()));
+}
+
+void require_floating(const char* name, const Variable& v, const char* what) {
+  if (!v.defined()) tensor::detail::check_defined(name, v.data());
+  if (!tensor::is_floating(v.type()))
+    throw TypeError(concat(name, ": ", what, " is ", v.type(),
+                           ", which has no derivative; use astype(Float32)"));
+}
+
+// `v` as seen from below this level: the graph of this level and above ends here.
+Variable below(const Variable& v, int level) {
+  const Node* node = VariableAccess::node(v);
+  return node && node_level(*node) >= level ? Variable(v.data()) : v;
+}
+
+}  // namespace
+
+// ---- Reverse mode ----
+
+ReverseInputs::ReverseInputs(const char* name) : name_(name) {
+  if (is_inference_mode())
+    throw AutogradError(concat(name, ": not inside an InferenceModeGuard; end it first"));
+}
+
+Variable ReverseInputs::make(const Variable& v) {
+  require_floating(name_, v, "the argument");
+  const Trace* trace = autograd_thread.trace;
+  const Node* node = VariableAccess::node(v);
+  if (node && node_level(*node) == (trace ? trace->level : 0)) {
+    connected_ = true;
+    inputs_.push_back(apply(table::View{"input", table::ViewSpec::all(v.shape())}, v));
+  } else {
+    inputs_.emplace_back(node ? lift(*trace, v).data() : v.data(), true);
+  }
+  return inputs_.back();
+}
+
+bool ReverseInputs::leads_elsewhere(const Variable& value) const {
+  if (connected_) return true;
+  std::unordered_set<const Node*> seen;
+  std::vector<const Node*> stack;
+  const auto visit = [&](const Node* node) {
+    if (node && seen.insert(node).second) stack.push_back(node);
+  };
+  for (const Variable& v : inputs_) seen.insert(VariableAccess::node(v));
+  visit(VariableAccess::node(value));
+  while (!stack.empty()) {
+    const Node* node = stack.back();
+    stack.pop_back();
+    if (node->is_leaf()) return true;
+    for (int i = 0; i < node->num_edges(); ++i) visit(node->edge(i).node);
+  }
+  return false;
+}
+
+Variable ReverseInputs::outer(const Variable& value) const {
+  return leads_elsewhere(value) ? value : Variable(value.data());
+}
+
+std::vector<Variable> ReverseInputs::gradients(const Variable& value, const Variable& seed,
+                                               bool keep_graph) const {
+  require_floating(name_, value, "the function's value");
+  if (!seed.defined() && value.numel() != 1)
+    throw ShapeError(concat(name_, ": the function returned shape ", value.shape(),
+                            "; it has to be a single element (sum() it, or use vjp or jacobian)"));
+  std::vector<Variable> out;
+  if (value.requires_grad()) {
+    GradOptions options{
+        .retain_graph = keep_graph, .create_graph = leads_elsewhere(value), .allow_unused = true};
+    if (seed.defined()) options.grad_outputs = {seed};
+    out = grad({value}, inputs_, options);
+  } else if (seed.defined() && seed.shape() != value.shape()) {
+    throw ShapeError(concat(name_, ": a gradient of shape ", seed.shape(), " for a value of shape ",
+                            value.shape()));
+  }
+  out.resize(inputs_.size());
+  for (std::size_t i = 0; i < out.size(); ++i)
+    if (!out[i].defined()) out[i] = zeros_like(inputs_[i]);
+  return out;
+}
+
+// ---- Forward mode ----
+
+static_assert(sizeof(Trace) <= 48 && alignof(Trace) <= 8);
+
+ForwardScope::ForwardScope(const char* name) : name_(name) {
+  new (trace_) Trace(Trace::Kind::Jvp, 0);
+}
+ForwardScope::~ForwardScope() { std::launder(reinterpret_cast<Trace*>(trace_))->~Trace(); }
+
+namespace {
+const Trace& trace_in(const unsigned char* bytes) {
+  return *std::launder(reinterpret_cast<const Trace*>(bytes));
+}
+}  // namespace
+
+Variable ForwardScope::input(const Variable& v, const Variable& tangent) const {
+  require_floating(name_, v, "the argument");
+  if (!tangent.defined()) tensor::detail::check_defined(name_, tangent.data());
+  if (tangent.shape() != v.shape())
+    throw ShapeError(concat(name_, ": a tangent of shape ", tangent.shape(),
+                            " for an argument of shape ", v.shape()));
+  return make_dual(trace_in(trace_), v,
+                   tangent.type() == v.type() ? tangent : astype(tangent, v.type()));
+}
+
+Variable ForwardScope::value(const Variable& result) const {
+  const int level = trace_in(trace_).level;
+  const Variable v = below(result, level);
+  const Traced* dual = traced_at(v, level);
+  return dual ? dual->value : v;
+}
+
+Variable ForwardScope::tangent(const Variable& result) const {
+  const Traced* dual = traced_at(result, trace_in(trace_).level);
+  return dual && dual->tangent.defined() ? dual->tangent : zeros_like(result);
+}
+
+void check_tangents(const char* name, std::size_t values, std::size_t tangents) {
+  if (values != tangents)
+    throw ValueError(concat(name, ": ", tangents, " tangents for ", values, " arguments"));
+}
+
+// ---- vmap ----
+
+LanesScope::LanesScope(std::int64_t lanes) { new (trace_) Trace(Trace::Kind::Vmap, lanes); }
+LanesScope::~LanesScope() { std::launder(reinterpret_cast<Trace*>(trace_))->~Trace(); }
+
+std::int64_t LanesScope::lanes_of(const Variable& v, int axis, std::int64_t so_far,
+                                  std::size_t argument) {
+  if (!v.defined()) tensor::detail::check_defined("vmap", v.data());
+  const std::int64_t n = v.shape().dim(tensor::detail::normalize_axis("vmap", axis, v.ndim()));
+  if (so_far >= 0 && n != so_far)
+    throw ShapeError(concat("vmap: axis ", axis, " of argument ", argument, ", of shape ",
+                            v.shape(), ", has ", n, " lanes, and those before have ", so_far));
+  return n;
+}
+
+Variable LanesScope::enter(const Variable& v, int axis) const {
+  return make_mapped(trace_in(trace_), movedim(v, axis, 0));
+}
+
+Variable LanesScope::leave(const Variable& result, int axis) const {
+  const Trace& trace = trace_in(trace_);
+  const Variable v = below(result, trace.level);
+  const Traced* what = traced_at(v, trace.level);
+  const Variable all = stacked({what ? what->value : v, what && what->mapped}, trace.lanes);
+  return axis == 0 ? all : movedim(all, 0, axis);
+}
+
+void check_axes(std::size_t axes, std::size_t arguments, bool any_mapped) {
+  if (axes != arguments)
+    throw ValueError(concat("vmap: ", axes, " axes for ", arguments,
+                            " arguments or results; give "
+                            "one for each (nullopt for one without lanes), or one int for all"));
+  if (!any_mapped)
+    throw ValueError("vmap: no argument has an axis that runs over the lanes; see in_axes");
+}
+
+// ---- Whole matrices of derivatives ----
+
+namespace {
+
+// Directions, one for each element of a value of this shape, along axis 0.
+Variable basis(const Variable& like) {
+  IntList shape{like.numel()};
+  for (std::size_t n : like.shape()) shape.push_back(static_cast<std::int64_t>(n));
+  const auto n = static_cast<std::int64_t>(like.numel());
+  return Variable(tensor::eye(n, n, like.device(), like.type()).reshape(shape));
+}
+
+Shape joined(const Shape& a, const Shape& b) {
+  IntList sizes(a);
+  for (std::size_t n : b) sizes.push_back(static_cast<std::int64_t>(n));
+  return Shape(sizes);
+}
+
+Variable by_columns(FunctionRef f, const Variable& x) {
+  const Variable columns =
+      vmap([&](const Variable& v) { return autograd::jvp(f, x, v).tangent; })(basis(x));
+  IntList value_shape;
+  for (int d = 1; d < columns.ndim(); ++d) value_shape.push_back(columns.shape().dim(d));
+  return reshape(movedim(columns, 0, -1), joined(Shape(value_shape), x.shape()));
+}
+
+}  // namespace
+
+Variable jacobian(FunctionRef f, const Variable& x) {
+  ReverseInputs inputs("jacobian");
+  const EnableGradGuard recording;
+  const Variable value = f(inputs.make(x));
+  require_floating("jacobian", value, "the function's value");
+  if (value.numel() > x.numel()) return by_columns(f, x);
+  const Variable rows = vmap([&](const Variable& seed) {
+    return inputs.gradients(value, seed, true).front();
+  })(basis(value));
+  return reshape(rows, joined(value.shape(), x.shape()));
+}
+
+Variable hessian(FunctionRef f, const Variable& x) {
+  auto gradient = [&](const Variable& at) { return value_and_grad(f)(at).gradient; };
+  return by_columns(gradient, x);
+}
+
+}  // namespace lmp::autograd::detail
