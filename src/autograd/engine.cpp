@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 
@@ -49,9 +51,9 @@ using PoolVector = std::vector<T, PoolAllocator<T>>;
     index[d] = static_cast<std::int64_t>(rest % gradient.shape()[d]);
   const NodeExtras* extras = node.extras();
   const std::string where =
-      !extras || extras->site.line == 0
+      !extras || extras->site.line() == 0
           ? std::string(" (called outside any AnomalyGuard: its line is not known)")
-          : concat(", called at ", extras->site.file, ":", extras->site.line, ",");
+          : concat(", called at ", extras->site.file(), ":", extras->site.line(), ",");
   throw AutogradError(concat("anomaly: ",
                              input < 0 ? concat("the backward pass starts from a gradient of '",
                                                 node.name(), "'", where, " that")
@@ -153,14 +155,14 @@ class Engine final : public Pass<V> {
 
   void add_result(Node* to, std::size_t k, std::size_t count, V gradient) override {
     if (!needed(to)) return;
-    std::vector<V>& held = results_[to];
+    std::vector<V>& held = rare().results[to];
     held.resize(count);
     held[k] = held[k].defined() ? held[k] + gradient : std::move(gradient);
     if (!find_slot(to)) receive(to, V());
   }
 
   std::vector<V> results() override {
-    const auto found = results_.extract(this->node_);
+    auto found = rare().results.extract(this->node_);
     return found.empty() ? std::vector<V>() : std::move(found.mapped());
   }
 
@@ -184,9 +186,9 @@ class Engine final : public Pass<V> {
     if (extras) [[unlikely]]
       extras->hooks->run_gradient(this->gradient_, node);
     if (captures_) {
-      const auto [first, last] = captured_.equal_range(&node);
+      const auto [first, last] = wanted_->captured.equal_range(&node);
       for (auto it = first; it != last; ++it) it->second->gradient = this->gradient_;
-      if (node.is_leaf() || !runs_.at(&node)) return;
+      if (node.is_leaf() || !wanted_->runs.at(&node)) return;
     } else if constexpr (std::is_same_v<V, Tensor>) {
       if (node.is_leaf()) {
         node.add_gradient(std::move(this->gradient_));
@@ -197,6 +199,11 @@ class Engine final : public Pass<V> {
     }
     node.begin_use(retain_);
     const Use use{node, retain_};
+    // What gradients record belongs to the line of the operation itself.
+    static constexpr CallSite kUnknown = CallSite::unknown();
+    std::optional<Replaced<const CallSite*>> site;
+    if (anomaly_) [[unlikely]]
+      site.emplace(&AutogradThread::site, extras ? &extras->site : &kUnknown);
     tensor::detail::profiled(node, [&] {
       if (extras) [[unlikely]]
         backward_with(*extras);
@@ -217,16 +224,13 @@ class Engine final : public Pass<V> {
     Node& node = *this->node_;
     struct Clear {
       Engine& engine;
-      ~Clear() {
-        engine.unpacked_.clear();
-        engine.collected_ = nullptr;
-      }
+      ~Clear() { engine.unpacked_ = nullptr, engine.collected_ = nullptr; }
     } const clear{*this};
-    for (std::size_t i = 0; i < extras.packed.size(); ++i) {
-      const auto& packed = extras.packed[i];
-      this->unpacked_.push_back(packed ? Saved(packed->unpack())
-                                       : node.checked(static_cast<int>(i)));
-    }
+    std::vector<Saved> unpacked;
+    for (std::size_t i = 0; i < extras.packed.size(); ++i)
+      unpacked.push_back(extras.packed[i] ? unpack(*extras.packed[i], static_cast<int>(i))
+                                          : node.checked(static_cast<int>(i)));
+    if (!unpacked.empty()) this->unpacked_ = &unpacked;
     if (!extras.hooks->has_node_hooks()) return node.backward(*this);
     std::vector<V> made(static_cast<std::size_t>(node.num_edges()));
     const V result = this->gradient_;
@@ -237,6 +241,19 @@ class Engine final : public Pass<V> {
     for (int i = 0; i < node.num_edges(); ++i)
       if (V& gradient = made[static_cast<std::size_t>(i)]; gradient.defined())
         receive(node.edge(i).node, std::move(gradient));
+  }
+
+  // What hooks give back for a slot has to be what they were given, but for its memory.
+  Saved unpack(detail::PackedTensor& packed, int slot) const {
+    Tensor t = packed.unpack();
+    const Node& node = *this->node_;
+    const NodeExtras::Packed& given = node.extras()->given[static_cast<std::size_t>(slot)];
+    if (!t.defined() || t.shape() != given.shape || t.type() != given.type)
+      throw AutogradError(concat(
+          "saved-tensor hooks: unpack returned ",
+          t.defined() ? concat(t.type(), " of shape ", t.shape()) : std::string("nothing"),
+          " for a tensor of '", node.name(), "' that was ", given.type, " of shape ", given.shape));
+    return Saved(std::move(t));
   }
 
   // Throws where `gradient`, of input `input` of `node` or of its result (-1), is not finite.
@@ -251,9 +268,10 @@ class Engine final : public Pass<V> {
 
   std::uint32_t* find_slot(Node* node) {
     if (node->owner.load(std::memory_order_acquire) == this) return &node->slot;
-    if (shared_.empty()) return nullptr;
-    const auto found = shared_.find(node);
-    return found == shared_.end() ? nullptr : &found->second;
+    if (!rare_) [[likely]]
+      return nullptr;
+    const auto found = rare_->shared.find(node);
+    return found == rare_->shared.end() ? nullptr : &found->second;
   }
 
   std::uint32_t take_slot(Node* node) {
@@ -262,9 +280,9 @@ class Engine final : public Pass<V> {
       node->owner.store(nullptr, std::memory_order_release);
       return slot;
     }
-    const auto found = shared_.find(node);
+    const auto found = rare_->shared.find(node);
     const std::uint32_t slot = found->second;
-    shared_.erase(found);
+    rare_->shared.erase(found);
     return slot;
   }
 
@@ -301,19 +319,20 @@ class Engine final : public Pass<V> {
     if (node->owner.compare_exchange_strong(nobody, this, std::memory_order_acq_rel)) {
       node->slot = slot;
     } else {
-      shared_.emplace(node, slot);
+      rare().shared.emplace(node, slot);
     }
     node->retain(Node::kEdgeUnit);
     heap_.push_back({node->sequence(), order_++, node});
     std::push_heap(heap_.begin(), heap_.end());
   }
 
-  bool needed(Node* node) const { return !captures_ || runs_.contains(node); }
+  bool needed(Node* node) const { return !captures_ || wanted_->runs.contains(node); }
 
-  // The nodes from which a captured one is reached, by a walk with a stack of its own. runs_[n]
+  // The nodes from which a captured one is reached, by a walk with a stack of its own. runs[n]
   // says whether n itself has to run; a captured node that leads to no other one only receives.
   void find_needed(std::span<const Root<V>> roots) {
-    for (Capture<V>& c : *captures_) captured_.emplace(c.node, &c);
+    wanted_ = std::make_unique<Wanted>();
+    for (Capture<V>& c : *captures_) wanted_->captured.emplace(c.node, &c);
     std::unordered_map<Node*, int> state;  // edges looked at
     std::unordered_map<Node*, bool> reaches;
     std::vector<Node*> stack;
@@ -335,9 +354,9 @@ class Engine final : public Pass<V> {
           const Node* to = node->edge(i).node;
           inner |= to && reaches[const_cast<Node*>(to)];
         }
-        const bool captured = captured_.contains(node);
+        const bool captured = wanted_->captured.contains(node);
         reaches[node] = inner || captured;
-        if (inner || captured) runs_[node] = inner;
+        if (inner || captured) wanted_->runs[node] = inner;
       }
     }
   }
@@ -350,10 +369,23 @@ class Engine final : public Pass<V> {
   PoolVector<V> slots_;
   PoolVector<std::uint32_t> free_;
   PoolVector<Waiting> heap_;
-  std::unordered_map<Node*, std::uint32_t> shared_;
-  std::unordered_map<Node*, std::vector<V>> results_;
-  std::unordered_map<Node*, bool> runs_;
-  std::unordered_multimap<Node*, Capture<V>*> captured_;
+  // With captures: the nodes to visit, and whether they run or only receive.
+  struct Wanted {
+    std::unordered_map<Node*, bool> runs;
+    std::unordered_multimap<Node*, Capture<V>*> captured;
+  };
+  std::unique_ptr<Wanted> wanted_;
+  // What most passes do not need: slots of nodes that another pass works on, gradients of nodes
+  // with several results.
+  struct Rare {
+    std::unordered_map<Node*, std::uint32_t> shared;
+    std::unordered_map<Node*, std::vector<V>> results;
+  };
+  Rare& rare() {
+    if (!rare_) rare_ = std::make_unique<Rare>();
+    return *rare_;
+  }
+  std::unique_ptr<Rare> rare_;
 };
 
 }  // namespace

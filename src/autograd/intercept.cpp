@@ -110,4 +110,12 @@ Variable with_rank(const Mapped& in, int ndim) {
   return v;
 }
 
+Variable batch_aligned(const AnyOp& op, std::span<const Mapped> in) {
+  int rank = 0;
+  for (const Mapped& m : in) rank = std::max(rank, m.value.ndim() - (m.mapped ? 1 : 0));
+  std::vector<Variable> aligned;
+  for (const Mapped& m : in) aligned.push_back(with_rank(m, rank));
+  return intercept(op, pointers(aligned));
+}
+
 }  // namespace lmp::autograd

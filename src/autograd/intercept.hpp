@@ -44,6 +44,9 @@ Variable stacked(const Mapped& in, std::int64_t lanes);
 /// the lanes, so that it has `ndim` of its own. One that is not mapped needs none.
 Variable with_rank(const Mapped& in, int ndim);
 
+/// The rule of ops whose operands broadcast from the last axis on: the same op, ranks aligned.
+Variable batch_aligned(const AnyOp& op, std::span<const Mapped> in);
+
 /// The outermost call that is running says where it was called; a function of the library that
 /// calls others changes nothing for them.
 class CallScope {

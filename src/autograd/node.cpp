@@ -101,19 +101,15 @@ void Node::end_use(bool keep) noexcept {
     drop_saved();
 }
 
-const Saved& Node::checked(int i) const {
-  const Saved& s = saved_[i];
-  if (s.tensor.defined() && s.tensor.version() != s.version) {
-    // A stand-in's own version says nothing; see finish_intercepted.
-    const std::uint32_t now = version_of(s.tensor);
-    if (traced(s.tensor) && ~now == s.version) return s;
-    throw AutogradError(
-        concat(name(), ": a value of shape ", s.tensor.shape(),
-               " that its gradient needs was changed in place after it was saved (version ", now,
-               ", saved at ", traced(s.tensor) ? ~s.version : s.version,
-               "); change a clone(), or run backward first"));
-  }
-  return s;
+void Node::check_changed(const Saved& s) const {
+  // A stand-in's own version says nothing; see finish_intercepted.
+  const std::uint32_t now = version_of(s.tensor);
+  if (traced(s.tensor) && ~now == s.version) return;
+  throw AutogradError(concat(name(), ": a value of shape ", s.tensor.shape(),
+                             " that its gradient needs was changed in place after it was saved "
+                             "(version ",
+                             now, ", saved at ", traced(s.tensor) ? ~s.version : s.version,
+                             "); change a clone(), or run backward first"));
 }
 
 NodeExtras& Node::need_extras() {
@@ -222,9 +218,11 @@ void NodeBuilder::finish_intercepted() {
   const Replaced<detail::SavedTensorHooks*> off(&AutogradThread::saved, nullptr);
   const NoGradGuard unrecorded;
   std::vector<std::shared_ptr<detail::PackedTensor>> packed;
+  std::vector<NodeExtras::Packed> given;
   bool any = false;
   for (int i = 0; i < node_->num_saved_; ++i) {
     const Tensor& t = node_->saved_[i].tensor;
+    given.push_back({t.shape(), t.type()});
     packed.push_back(t.defined() ? hooks.pack(t) : nullptr);
     any |= packed.back() != nullptr;
   }
@@ -232,6 +230,7 @@ void NodeBuilder::finish_intercepted() {
   for (std::size_t i = 0; i < packed.size(); ++i)
     if (packed[i]) node_->saved_[i].tensor = Tensor();
   node_->need_extras().packed = std::move(packed);
+  node_->need_extras().given = std::move(given);
 }
 
 }  // namespace lmp::autograd

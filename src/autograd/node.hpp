@@ -54,10 +54,16 @@ class HookList;
 
 /// What few nodes have: hooks, a place in the program, saved values that hooks packed.
 struct NodeExtras {
-  CallSite site;
+  CallSite site = CallSite::unknown();
   std::shared_ptr<HookList> hooks;  // never null, so that passes on other threads may look
   /// By saved slot; null where the value is in the slot itself.
   std::vector<std::shared_ptr<detail::PackedTensor>> packed;
+  /// What was packed.
+  struct Packed {
+    Shape shape;
+    DataType type;
+  };
+  std::vector<Packed> given;
 };
 
 /// Note [Nodes]
@@ -84,7 +90,12 @@ class Node {
   int num_saved() const noexcept { return num_saved_; }
   const Saved& saved(int i) const noexcept { return saved_[i]; }
   /// Input i as saved. Throws AutogradError where it was changed since.
-  const Saved& checked(int i) const;
+  const Saved& checked(int i) const {
+    const Saved& s = saved_[i];
+    if (s.tensor.defined() && s.tensor.version() != s.version) [[unlikely]]
+      check_changed(s);
+    return s;
+  }
 
   void retain(std::uint64_t unit) noexcept { counts_.fetch_add(unit, std::memory_order_relaxed); }
   void release(std::uint64_t unit) noexcept;
@@ -124,6 +135,7 @@ class Node {
   friend class NodeBuilder;
   static void dispose(Node* node) noexcept;
   void drop_saved() noexcept;
+  void check_changed(const Saved& s) const;
   Tensor& gradient_slot();  // under the lock
   struct Lock;
   static constexpr std::uint32_t kLastUse = 1, kReader = 2;
@@ -146,7 +158,7 @@ class Node {
 class NodeBuilder {
  public:
   template <class T, class... A>
-  static NodeBuilder make(int edges, int saved, A&&... args) {
+  [[gnu::always_inline]] static NodeBuilder make(int edges, int saved, A&&... args) {
     static_assert(std::is_base_of_v<Node, T> && alignof(T) <= 64);
     constexpr std::size_t kAlign = alignof(std::max_align_t);
     const std::size_t head = (sizeof(T) + kAlign - 1) / kAlign * kAlign;

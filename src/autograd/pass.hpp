@@ -36,7 +36,7 @@ class Pass {
   bool creates_graph() const noexcept { return create_graph_; }
   /// Saved value `slot`, unchanged since.
   const Saved& saved(int slot) const {
-    return unpacked_.empty() ? node_->checked(slot) : unpacked_[static_cast<std::size_t>(slot)];
+    return unpacked_ ? (*unpacked_)[static_cast<std::size_t>(slot)] : node_->checked(slot);
   }
   /// Saved value `slot`, which is input `input` of the node.
   V input(int slot, int input) const {
@@ -80,7 +80,7 @@ class Pass {
   Node* node_ = nullptr;
   V gradient_;
   bool create_graph_;
-  std::vector<Saved> unpacked_;  // what hooks gave back for the node at work
+  const std::vector<Saved>* unpacked_ = nullptr;  // what hooks gave back for the node at work
 };
 
 }  // namespace lmp::autograd

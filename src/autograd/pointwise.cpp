@@ -251,13 +251,14 @@ class PointwiseNode final : public Node {
   unsigned reads_;
 };
 
-Tensor forward(OpId id, const VariableOperand* in, int count) {
+[[gnu::always_inline]] inline Tensor forward(OpId id, const VariableOperand* in, int count) {
   const Operand operands[3] = {in[0].operand, count > 1 ? in[1].operand : Operand(Number(0)),
                                count > 2 ? in[2].operand : Operand(Number(0))};
   return tensor::ops::pointwise(id, operands, count);
 }
 
-Variable record(OpId id, Tensor out, const VariableOperand* in, int count) {
+[[gnu::always_inline]] inline Variable record(OpId id, Tensor&& out, const VariableOperand* in,
+                                              int count) {
   if (!autograd_thread.recording) return Variable(std::move(out));
   unsigned wants = 0;
   for (int i = 0; i < count; ++i)
@@ -317,15 +318,7 @@ class AnyPointwise final : public AnyOp {
   }
 
   Variable batch(std::span<const Mapped> in, std::int64_t) const override {
-    int rank = 0;
-    for (const Mapped& m : in) rank = std::max(rank, m.value.ndim() - (m.mapped ? 1 : 0));
-    Variable aligned[3];
-    const Variable* operands[3] = {};
-    for (std::size_t i = 0; i < in.size(); ++i) {
-      aligned[i] = with_rank(in[i], rank);
-      operands[i] = &aligned[i];
-    }
-    return intercept(*this, {operands, in.size()});
+    return batch_aligned(*this, in);
   }
 
  private:
@@ -391,7 +384,8 @@ class AnyPointwise final : public AnyOp {
   Number numbers_[3] = {0, 0, 0};
 };
 
-Variable pointwise_seen(OpId id, const VariableOperand* in, int count) {
+Variable pointwise_seen(OpId id, const VariableOperand* in, int count, const CallSite& site) {
+  const CallScope scope(site);
   const Variable* variables[3] = {};
   std::size_t n = 0;
   for (int i = 0; i < count; ++i)
@@ -399,14 +393,11 @@ Variable pointwise_seen(OpId id, const VariableOperand* in, int count) {
   return intercept(AnyPointwise(id, in, count), {variables, n});
 }
 
-Variable pointwise(OpId id, const VariableOperand* in, int count) {
+Variable pointwise(OpId id, std::initializer_list<VariableOperand> in, CallSite site) {
+  const int count = static_cast<int>(in.size());
   if (autograd_thread.intercepted) [[unlikely]]
-    return pointwise_seen(id, in, count);
-  return record(id, forward(id, in, count), in, count);
-}
-
-Variable pointwise(OpId id, std::initializer_list<VariableOperand> in) {
-  return pointwise(id, in.begin(), static_cast<int>(in.size()));
+    return pointwise_seen(id, in.begin(), count, site);
+  return record(id, forward(id, in.begin(), count), in.begin(), count);
 }
 
 }  // namespace
@@ -414,28 +405,35 @@ Variable pointwise(OpId id, std::initializer_list<VariableOperand> in) {
 inline namespace ops {
 
 #define LMP_UNARY(function, Op) \
-  Variable function(const Variable& x) { return pointwise(OpId::Op, {x}); }
-#define LMP_BINARY(function, Op)                                                                  \
-  Variable function(const Variable& a, const Variable& b) { return pointwise(OpId::Op, {a, b}); } \
-  Variable function(const Variable& a, Number b) { return pointwise(OpId::Op, {a, b}); }          \
-  Variable function(Number a, const Variable& b) { return pointwise(OpId::Op, {a, b}); }
+  Variable function(const Variable& x, CallSite site) { return pointwise(OpId::Op, {x}, site); }
+#define LMP_BINARY(function, Op)                                           \
+  Variable function(const Variable& a, const Variable& b, CallSite site) { \
+    return pointwise(OpId::Op, {a, b}, site);                              \
+  }                                                                        \
+  Variable function(const Variable& a, Number b, CallSite site) {          \
+    return pointwise(OpId::Op, {a, b}, site);                              \
+  }                                                                        \
+  Variable function(Number a, const Variable& b, CallSite site) {          \
+    return pointwise(OpId::Op, {a, b}, site);                              \
+  }
 #include "lamppp/tensor/pointwise.def"
 
-Variable where(const Variable& condition, const Variable& a, const Variable& b) {
-  return pointwise(OpId::Where, {condition, a, b});
+Variable where(const Variable& condition, const Variable& a, const Variable& b, CallSite site) {
+  return pointwise(OpId::Where, {condition, a, b}, site);
 }
-Variable where(const Variable& condition, const Variable& a, Number b) {
-  return pointwise(OpId::Where, {condition, a, b});
+Variable where(const Variable& condition, const Variable& a, Number b, CallSite site) {
+  return pointwise(OpId::Where, {condition, a, b}, site);
 }
-Variable where(const Variable& condition, Number a, const Variable& b) {
-  return pointwise(OpId::Where, {condition, a, b});
+Variable where(const Variable& condition, Number a, const Variable& b, CallSite site) {
+  return pointwise(OpId::Where, {condition, a, b}, site);
 }
-Variable clamp(const Variable& x, const Variable& low, const Variable& high) {
-  return pointwise(OpId::Clamp, {x, low, high});
+Variable clamp(const Variable& x, const Variable& low, const Variable& high, CallSite site) {
+  return pointwise(OpId::Clamp, {x, low, high}, site);
 }
-Variable clamp(const Variable& x, std::optional<Number> low, std::optional<Number> high) {
+Variable clamp(const Variable& x, std::optional<Number> low, std::optional<Number> high,
+               CallSite site) {
   const auto [from, to] = tensor::ops::clamp_bounds(x.data(), low, high);
-  return pointwise(OpId::Clamp, {x, from, to});
+  return pointwise(OpId::Clamp, {x, from, to}, site);
 }
 
 }  // namespace ops

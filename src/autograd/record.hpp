@@ -21,9 +21,11 @@ namespace lmp::autograd {
 /// exchanged for its tangent), or has
 ///   Variable jvp(std::span<const Variable> x, const Variable& y, std::span<const Variable> t)
 ///   const
-/// for x operands, y result, t tangents (undefined where zero). For vmap a unary op has
+/// for x operands, y result, t tangents (undefined where zero). For vmap it says `leading_batch`
+/// where one more leading axis on all operands, or on some of those that broadcast, makes no
+/// difference; or a unary op has
 ///   Op shifted(std::int64_t lanes) const
-/// which is itself with one more axis in front of its operand, or any op has
+/// which is itself with one more axis in front of its operand; or any op has
 ///   Variable batch(std::span<const Mapped> in, std::int64_t lanes) const
 /// An op with an `index` member has the index as its last operand there, since lanes may differ in
 /// it.
@@ -142,6 +144,8 @@ class StructuredOp final : public AnyOp {
     if constexpr (requires { op_.shifted(lanes); }) {
       const Variable* const operand[] = {&in[0].value};
       return intercept(StructuredOp(op_.shifted(lanes)), operand);
+    } else if constexpr (requires { Op::leading_batch; }) {
+      return batch_aligned(*this, in);
     } else {
       return op_.batch(in, lanes);
     }

@@ -138,20 +138,23 @@ bool writes_in_place(const char* op, const Variable& x, const Variable* other) {
 }
 }  // namespace
 
-#define LMP_IN_PLACE(symbol, function)                          \
-  Variable& Variable::operator symbol(const Variable& other)& { \
-    if (writes_in_place(#symbol, *this, &other))                \
-      data_ symbol other.data_;                                 \
-    else                                                        \
-      *this = ops::function(*this, other);                      \
-    return *this;                                               \
-  }                                                             \
-  Variable& Variable::operator symbol(Number other)& {          \
-    if (writes_in_place(#symbol, *this, nullptr))               \
-      data_ symbol other;                                       \
-    else                                                        \
-      *this = ops::function(*this, other);                      \
-    return *this;                                               \
+#define LMP_IN_PLACE(symbol, function)                              \
+  Variable& Variable::operator symbol(Located<Variable> other)& {   \
+    if (writes_in_place(#symbol, *this, &other.value))              \
+      data_ symbol other.value.data_;                               \
+    else                                                            \
+      *this = ops::function(*this, other.value, other.site);        \
+    return *this;                                                   \
+  }                                                                 \
+  Variable& Variable::operator symbol(Located<Tensor> other)& {     \
+    return *this symbol Located<Variable>(other.value, other.site); \
+  }                                                                 \
+  Variable& Variable::operator symbol(Located<Number> other)& {     \
+    if (writes_in_place(#symbol, *this, nullptr))                   \
+      data_ symbol other.value;                                     \
+    else                                                            \
+      *this = ops::function(*this, other.value, other.site);        \
+    return *this;                                                   \
   }
 LMP_IN_PLACE(+=, add)
 LMP_IN_PLACE(-=, sub)

@@ -7,9 +7,7 @@
 #include "lamppp/tensor/ops.hpp"
 
 /// Linear algebra: ops like those of structured.hpp. Operands are (..., n, n) in Float32 or
-/// Float64, checked by the functions that users call. `jvp` is the tangent of the result from the
-/// operands x, the result y and the operands' tangents t, undefined where zero (one at least is
-/// not). `leading_batch`: with one more leading axis on every operand it is the same op.
+/// Float64, checked by the functions that users call.
 namespace lmp::table {
 
 /// a^-1 b. Operands of at least 2 dimensions and one type; batches broadcast, so a leading axis may

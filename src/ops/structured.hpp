@@ -141,7 +141,7 @@ struct Copy {
   const char* name;
   DataType type;
   Tensor forward(const Tensor& x) const;
-  Copy shifted(std::int64_t) const { return *this; }
+  static constexpr bool leading_batch = true;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     s.pass.add(0, g);
@@ -154,7 +154,7 @@ struct ToDevice {
   static constexpr Tangent tangent = kLinear;
   Device from, device;
   Tensor forward(const Tensor& x) const;
-  ToDevice shifted(std::int64_t) const { return *this; }
+  static constexpr bool leading_batch = true;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     s.pass.add(0, to(g, from));
@@ -382,7 +382,7 @@ struct OneHot {
   Tensor forward(const Tensor& labels) const { return tensor::ops::one_hot(labels, classes); }
   template <class V>
   void vjp(const Saves<V>&, const V&) const {}
-  OneHot shifted(std::int64_t) const { return *this; }
+  static constexpr bool leading_batch = true;
 };
 
 struct Cumsum {

@@ -44,7 +44,11 @@ bool holds_anywhere(const Tensor& condition) { return any(condition).item() != 0
 }  // namespace
 
 #define LMP_T Tensor
+#define LMP_SITE_PARAMETER
+#define LMP_CALLED
 #include "ops/functions.inc"
+#undef LMP_CALLED
+#undef LMP_SITE_PARAMETER
 #undef LMP_T
 
 Tensor argsort(const Tensor& x, int axis, bool descending) {
@@ -177,7 +181,19 @@ Tensor eye(std::int64_t n, std::int64_t m, Device device, DataType type) {
 
 #define LMP_T Tensor
 #define LMP_OPS ops
+#define LMP_SITE_PARAMETER
+#define LMP_ONLY_SITE_PARAMETER
+#define LMP_SITE_ARGUMENT
+#define LMP_LOCATED(T) const T&
+#define LMP_VALUE(located) located
+#define LMP_SITE_OF(located)
 #include "ops/members.inc"
+#undef LMP_SITE_OF
+#undef LMP_VALUE
+#undef LMP_LOCATED
+#undef LMP_SITE_ARGUMENT
+#undef LMP_ONLY_SITE_PARAMETER
+#undef LMP_SITE_PARAMETER
 #undef LMP_OPS
 #undef LMP_T
 

@@ -38,7 +38,11 @@ bool holds_anywhere(const Variable& condition) {
 }  // namespace
 
 #define LMP_T Variable
+#define LMP_SITE_PARAMETER , CallSite site
+#define LMP_CALLED const CallScope scope(site);
 #include "ops/functions.inc"
+#undef LMP_CALLED
+#undef LMP_SITE_PARAMETER
 #undef LMP_T
 
 Tensor argsort(const Variable& x, int axis, bool descending) {
@@ -53,7 +57,19 @@ Tensor one_hot(const Variable& labels, std::int64_t classes) {
 
 #define LMP_T Variable
 #define LMP_OPS ops
+#define LMP_SITE_PARAMETER , CallSite site
+#define LMP_ONLY_SITE_PARAMETER CallSite site
+#define LMP_SITE_ARGUMENT , site
+#define LMP_LOCATED(T) Located<T>
+#define LMP_VALUE(located) located.value
+#define LMP_SITE_OF(located) , located.site
 #include "ops/members.inc"
+#undef LMP_SITE_OF
+#undef LMP_VALUE
+#undef LMP_LOCATED
+#undef LMP_SITE_ARGUMENT
+#undef LMP_ONLY_SITE_PARAMETER
+#undef LMP_SITE_PARAMETER
 #undef LMP_OPS
 #undef LMP_T
 

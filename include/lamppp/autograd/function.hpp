@@ -58,7 +58,9 @@ LMP_API std::vector<Variable> apply_function(const std::shared_ptr<AnyFunction>&
                                              const std::vector<Variable>& in);
 
 template <class T, std::size_t>
-using Repeated = T;
+struct Repeat {
+  using type = T;
+};
 
 // forward(context, one, two, ...) or forward(context, list), of Variables or else of Tensors.
 template <class F, class I>
@@ -66,10 +68,10 @@ struct Calls;
 template <class F, std::size_t... I>
 struct Calls<F, std::index_sequence<I...>> {
   static constexpr bool kVariables = requires(F f, FunctionContext& c, const Variable& v) {
-    f.forward(c, Repeated<const Variable&, I>(v)...);
+    f.forward(c, static_cast<typename Repeat<const Variable&, I>::type>(v)...);
   };
   static constexpr bool kTensors = requires(F f, FunctionContext& c, const Tensor& t) {
-    f.forward(c, Repeated<const Tensor&, I>(t)...);
+    f.forward(c, static_cast<typename Repeat<const Tensor&, I>::type>(t)...);
   };
   static decltype(auto) forward(F& f, FunctionContext& c, const std::vector<Variable>& in) {
     if constexpr (kVariables)

@@ -6,8 +6,33 @@ namespace lmp::autograd {
 inline namespace ops {
 
 #define LMP_T Variable
+#define LMP_SITE , CallSite site = CallSite::here()
+#define LMP_SITE_ARGUMENT , site
 #include "lamppp/tensor/functions.inc"
+#undef LMP_SITE_ARGUMENT
+#undef LMP_SITE
 #undef LMP_T
+
+// A Tensor among the operands becomes a Variable.
+#define LMP_OPERATOR(op, function)                                      \
+  inline Variable operator op(const Variable& a, Located<Variable> b) { \
+    return function(a, b.value, b.site);                                \
+  }                                                                     \
+  inline Variable operator op(Located<Variable> a, const Tensor& b) {   \
+    return function(a.value, Variable(b), a.site);                      \
+  }                                                                     \
+  inline Variable operator op(Located<Variable> a, Number b) {          \
+    return function(a.value, b, a.site);                                \
+  }                                                                     \
+  inline Variable operator op(Number a, Located<Variable> b) {          \
+    return function(a, b.value, b.site);                                \
+  }
+LMP_OPERATOR(+, add)
+LMP_OPERATOR(-, sub)
+LMP_OPERATOR(*, mul)
+LMP_OPERATOR(/, div)
+#undef LMP_OPERATOR
+inline Variable operator-(Located<Variable> x) { return neg(x.value, x.site); }
 
 /// The Tensor ops that have no gradient take a Variable as its value: argsort, nonzero, one_hot,
 /// allclose, array_equal.

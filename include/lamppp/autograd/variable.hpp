@@ -27,6 +27,17 @@ using tensor::Scalar;
 using tensor::Shape;
 using tensor::Tensor;
 
+/// A plain number that knows where it was written.
+template <>
+struct Located<Number> {
+  /// Any arithmetic value, at the line where the operator stands.
+  template <class T>
+  requires std::is_arithmetic_v<T>
+  constexpr Located(T number, CallSite where = CallSite::here()) : value(number), site(where) {}
+  Number value;   ///< the number
+  CallSite site;  ///< the line of the operator
+};
+
 /// The operation that made a Variable: a node of the graph.
 class Node;
 /// What a node is called: "mul", "sum", "leaf", ...
@@ -191,21 +202,29 @@ class LMP_API Variable {
   const Variable& fill(Number value) const;
   /// x = x + other, recorded, where a gradient flows; in place where none does or inside
   /// NoGradGuard. Throws AutogradError on a leaf that requires a gradient outside NoGradGuard.
-  Variable& operator+=(const Variable& other) &;
+  Variable& operator+=(Located<Variable> other) &;
   /// `x = x - other`; see operator+=.
-  Variable& operator-=(const Variable& other) &;
+  Variable& operator-=(Located<Variable> other) &;
   /// `x = x * other`; see operator+=.
-  Variable& operator*=(const Variable& other) &;
+  Variable& operator*=(Located<Variable> other) &;
   /// `x = x / other`; see operator+=.
-  Variable& operator/=(const Variable& other) &;
+  Variable& operator/=(Located<Variable> other) &;
   /// `x = x + other`; see operator+=.
-  Variable& operator+=(Number other) &;
+  Variable& operator+=(Located<Tensor> other) &;
+  /// `x = x + other`; see operator+=.
+  Variable& operator+=(Located<Number> other) &;
   /// `x = x - other`; see operator+=.
-  Variable& operator-=(Number other) &;
+  Variable& operator-=(Located<Tensor> other) &;
+  /// `x = x - other`; see operator+=.
+  Variable& operator-=(Located<Number> other) &;
   /// `x = x * other`; see operator+=.
-  Variable& operator*=(Number other) &;
+  Variable& operator*=(Located<Tensor> other) &;
+  /// `x = x * other`; see operator+=.
+  Variable& operator*=(Located<Number> other) &;
   /// `x = x / other`; see operator+=.
-  Variable& operator/=(Number other) &;
+  Variable& operator/=(Located<Tensor> other) &;
+  /// `x = x / other`; see operator+=.
+  Variable& operator/=(Located<Number> other) &;
 
   /// See Tensor::type.
   DataType type() const noexcept { return data_.type(); }
@@ -237,7 +256,13 @@ class LMP_API Variable {
   }
 
 #define LMP_T Variable
+#define LMP_SITE , CallSite site = CallSite::here()
+#define LMP_ONLY_SITE CallSite site = CallSite::here()
+#define LMP_LOCATED(T) Located<T>
 #include "lamppp/tensor/members.inc"
+#undef LMP_LOCATED
+#undef LMP_ONLY_SITE
+#undef LMP_SITE
 #undef LMP_T
 
  private:

@@ -12,8 +12,23 @@ namespace lmp::tensor {
 inline namespace ops {
 
 #define LMP_T Tensor
+#define LMP_SITE
+#define LMP_SITE_ARGUMENT
 #include "lamppp/tensor/functions.inc"
+#undef LMP_SITE_ARGUMENT
+#undef LMP_SITE
 #undef LMP_T
+
+#define LMP_OPERATOR(op, function)                                                       \
+  inline Tensor operator op(const Tensor& a, const Tensor& b) { return function(a, b); } \
+  inline Tensor operator op(const Tensor& a, Number b) { return function(a, b); }        \
+  inline Tensor operator op(Number a, const Tensor& b) { return function(a, b); }
+LMP_OPERATOR(+, add)
+LMP_OPERATOR(-, sub)
+LMP_OPERATOR(*, mul)
+LMP_OPERATOR(/, div)
+#undef LMP_OPERATOR
+inline Tensor operator-(const Tensor& x) { return neg(x); }
 
 /// One dtype for two numbers: Bool, Int64 or Float32 by category.
 LMP_API Tensor where(const Tensor& condition, Number a, Number b);

@@ -197,7 +197,13 @@ class LMP_API Tensor {
   const Tensor& operator/=(Number other) const;
 
 #define LMP_T Tensor
+#define LMP_SITE
+#define LMP_ONLY_SITE
+#define LMP_LOCATED(T) const T&
 #include "lamppp/tensor/members.inc"
+#undef LMP_LOCATED
+#undef LMP_ONLY_SITE
+#undef LMP_SITE
 #undef LMP_T
 
   /// Wraps memory that someone else owns, row-major. `deleter(data)` runs when the last tensor that
