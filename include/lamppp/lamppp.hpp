@@ -45,6 +45,7 @@ using autograd::EnableGradGuard;
 using autograd::FunctionContext;
 using autograd::grad;
 using autograd::gradcheck;
+using autograd::gradgradcheck;
 using autograd::GradOptions;
 using autograd::GraphDrawing;
 using autograd::hessian;
