@@ -72,7 +72,8 @@ TEST(Training, TenThousandStepsHoldTheSameMemory) {
     Training training(1, 8, 8);
     const float first = training.step();
     float last = first;
-    std::int64_t settled = 0, resident = 0;
+    std::int64_t settled = 0;
+    [[maybe_unused]] std::int64_t resident = 0;
     for (int i = 1; i < kSteps; ++i) {
       last = training.step();
       if (i == 100) {

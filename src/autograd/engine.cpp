@@ -13,6 +13,7 @@
 #include "lamppp/autograd/ops.hpp"
 #include "tensor/access.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/profile_scope.hpp"
 
 namespace lmp::autograd {
 
@@ -208,10 +209,12 @@ class Engine final : public Pass<V> {
     std::optional<Replaced<const CallSite*>> site;
     if (anomaly_) [[unlikely]]
       site.emplace(&AutogradThread::site, extras ? &extras->site : &kUnknown);
-    if (extras) [[unlikely]]
-      backward_with(*extras);
-    else
-      node.backward(*this);
+    tensor::detail::profiled(node, [&] {
+      if (extras) [[unlikely]]
+        backward_with(*extras);
+      else
+        node.backward(*this);
+    });
     this->gradient_ = V();
   }
 
