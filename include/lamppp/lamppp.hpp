@@ -37,6 +37,7 @@ using tensor::set_num_threads;
 
 using autograd::AnomalyGuard;
 using autograd::apply;
+using autograd::Axes;
 using autograd::BackwardOptions;
 using autograd::checkpoint;
 using autograd::draw_graph;

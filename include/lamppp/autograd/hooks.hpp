@@ -60,15 +60,16 @@ class LMP_API KeptVersion {
 }  // namespace detail
 
 /// While one is alive on a thread, every tensor that the graph saves for its backward pass is given
-/// to `pack(const Tensor&)`, and what that returns is kept instead: a smaller type, a number of a
-/// row in a file, nothing at all. When a pass needs the tensor, `unpack(kept)` has to return it, in
+/// to `pack(const Tensor&)`, and what that returns is kept instead: a smaller type, a place in a
+/// file. A pack that returns a `std::optional` leaves a tensor as it is by nullopt. When a pass needs the tensor, `unpack(kept)` has to return it, in
 /// its shape and type (AutogradError otherwise). Guards nest, the innermost one packs. The hooks
 /// run without recording; they outlive the guard, as long as the graph does. A tensor kept as it is
 /// stays protected against being changed in place; what pack makes of it is up to pack. Inside jvp
 /// and vmap nothing is packed.
 template <class Pack, class Unpack>
 class SavedTensorHooksGuard {
-  using Kept = std::invoke_result_t<Pack&, const Tensor&>;
+  using Packing = std::invoke_result_t<Pack&, const Tensor&>;
+  using Kept = typename detail::KeptType<Packing>::type;
   struct Functions {
     Pack pack;
     Unpack unpack;
