@@ -4,8 +4,8 @@
 
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <stdexcept>
-#include <variant>
 
 #include "lamppp/lamppp.hpp"
 
@@ -34,12 +34,10 @@ class Offloader {
     lmp::Shape shape;
     lmp::DataType type;
   };
-  // What the graph keeps in the place of a tensor: the tensor itself where it is small, such as the
-  // weights, which stay in memory anyway.
-  using Kept = std::variant<Tensor, Place>;
 
-  Kept pack(const Tensor& tensor) {
-    if (bytes_of(tensor) < 100'000) return tensor;
+  // Small tensors stay where they are, such as the weights, which are in memory anyway.
+  std::optional<Place> pack(const Tensor& tensor) {
+    if (bytes_of(tensor) < 100'000) return std::nullopt;
     const Place place{end_, tensor.shape(), tensor.type()};
     const Tensor dense = tensor.contiguous();
     if (!file_ || std::fseek(file_.get(), end_, SEEK_SET) != 0 ||
@@ -49,9 +47,8 @@ class Offloader {
     return place;
   }
 
-  Tensor unpack(const Kept& kept) const {
-    if (const Tensor* tensor = std::get_if<Tensor>(&kept)) return *tensor;
-    const auto& [offset, shape, type] = std::get<Place>(kept);
+  Tensor unpack(const Place& place) const {
+    const auto& [offset, shape, type] = place;
     Tensor tensor = lmp::empty(shape, lmp::DeviceType::CPU, type);
     if (std::fseek(file_.get(), offset, SEEK_SET) != 0 ||
         std::fread(tensor.data(), bytes_of(tensor), 1, file_.get()) != 1)
@@ -127,8 +124,8 @@ int main() {
   const Run offloaded = run(network, [&] {
     const lmp::SavedTensorHooksGuard hooks(
         [offloader](const Tensor& tensor) { return offloader->pack(tensor); },
-        [offloader, meter = network.meter](const Offloader::Kept& kept) {
-          Tensor tensor = offloader->unpack(kept);
+        [offloader, meter = network.meter](const Offloader::Place& place) {
+          Tensor tensor = offloader->unpack(place);
           meter->look();
           return tensor;
         });

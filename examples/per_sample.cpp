@@ -53,7 +53,7 @@ Variable gradient_norm(const Parameters& p, const Variable& image, const Variabl
 }
 
 // The same for many images: every image gets all parameters, and its own label.
-const lmp::autograd::Axes kPerSample = {std::nullopt, 0, 0};
+const lmp::Axes kPerSample = {std::nullopt, 0, 0};
 
 // The shortest of three runs, in milliseconds.
 template <class F>
