@@ -83,8 +83,11 @@ std::vector<Variable> ReverseInputs::gradients(const Variable& value, const Vari
                             "; it has to be a single element (sum() it, or use vjp or jacobian)"));
   std::vector<Variable> out;
   if (value.requires_grad()) {
-    GradOptions options{
-        .retain_graph = keep_graph, .create_graph = leads_elsewhere(value), .allow_unused = true};
+    // The gradients are linear in the seed: a derivative flows to it, too.
+    const bool seed_recorded = seed.defined() && records(seed);
+    GradOptions options{.retain_graph = keep_graph,
+                        .create_graph = leads_elsewhere(value) || seed_recorded,
+                        .allow_unused = true};
     if (seed.defined()) options.grad_outputs = {seed};
     out = grad({value}, inputs_, options);
   } else if (seed.defined() && seed.shape() != value.shape()) {

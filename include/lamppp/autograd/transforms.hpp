@@ -252,7 +252,8 @@ class Vjp {
  public:
   Variable value;  ///< of the function
   /// The gradient of the argument for the gradient `g` of the value, of its shape: g times the
-  /// Jacobian. As often as you like; the graph lives as long as this object.
+  /// Jacobian. As often as you like; the graph lives as long as this object. A derivative of the
+  /// result flows to g as well.
   X operator()(const Variable& g) const {
     return detail::with_variables(argument_, inputs_->gradients(graph_, g, true));
   }
