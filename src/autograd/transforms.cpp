@@ -35,7 +35,7 @@ Variable below(const Variable& v, int level) {
 
 // ---- Reverse mode ----
 
-ReverseInputs::ReverseInputs(const char* name) : name_(name) {
+ReverseInputs::ReverseInputs(const char* name) : name_(name), recorded_(autograd_thread.recording) {
   if (is_inference_mode())
     throw AutogradError(concat(name, ": not inside an InferenceModeGuard; end it first"));
 }
@@ -43,7 +43,7 @@ ReverseInputs::ReverseInputs(const char* name) : name_(name) {
 Variable ReverseInputs::make(const Variable& v) {
   require_floating(name_, v, "the argument");
   const Trace* trace = autograd_thread.trace;
-  const Node* node = VariableAccess::node(v);
+  const Node* node = recorded_ ? VariableAccess::node(v) : nullptr;
   if (node && node_level(*node) == (trace ? trace->level : 0)) {
     connected_ = true;
     inputs_.push_back(apply(table::View{"input", table::ViewSpec::all(v.shape())}, v));
@@ -54,7 +54,7 @@ Variable ReverseInputs::make(const Variable& v) {
 }
 
 bool ReverseInputs::leads_elsewhere(const Variable& value) const {
-  if (connected_) return true;
+  if (connected_ || !recorded_) return connected_;
   std::unordered_set<const Node*> seen;
   std::vector<const Node*> stack;
   const auto visit = [&](const Node* node) {
@@ -72,6 +72,7 @@ bool ReverseInputs::leads_elsewhere(const Variable& value) const {
 }
 
 Variable ReverseInputs::outer(const Variable& value) const {
+  if (!recorded_) return unrecorded(value);
   return leads_elsewhere(value) ? value : Variable(value.data());
 }
 
@@ -84,9 +85,9 @@ std::vector<Variable> ReverseInputs::gradients(const Variable& value, const Vari
   std::vector<Variable> out;
   if (value.requires_grad()) {
     // The gradients are linear in the seed: a derivative flows to it, too.
-    const bool seed_recorded = seed.defined() && records(seed);
+    const bool outside = leads_elsewhere(value) || (seed.defined() && seed.requires_grad());
     GradOptions options{.retain_graph = keep_graph,
-                        .create_graph = leads_elsewhere(value) || seed_recorded,
+                        .create_graph = autograd_thread.recording && outside,
                         .allow_unused = true};
     if (seed.defined()) options.grad_outputs = {seed};
     out = grad({value}, inputs_, options);
@@ -208,8 +209,10 @@ Variable by_columns(FunctionRef f, const Variable& x) {
 
 Variable jacobian(FunctionRef f, const Variable& x) {
   ReverseInputs inputs("jacobian");
-  const EnableGradGuard recording;
-  const Variable value = f(inputs.make(x));
+  const Variable value = [&] {
+    const EnableGradGuard recording;
+    return f(inputs.make(x));
+  }();
   require_floating("jacobian", value, "the function's value");
   if (value.numel() > x.numel()) return by_columns(f, x);
   const Variable rows = vmap([&](const Variable& seed) {

@@ -101,8 +101,8 @@ T with_variables(T like, const std::vector<Variable>& variables) {
 /// The inputs of a function that is differentiated in reverse, and what comes of it.
 class LMP_API ReverseInputs {
  public:
-  /// Throws AutogradError in inference mode. The thread has to record from here until the function
-  /// has been called.
+  /// Throws AutogradError in inference mode. The thread has to record while inputs are made and the
+  /// function is called; where it does not when this is made, nothing outside gets a derivative.
   explicit ReverseInputs(const char* name);
   /// The argument to call the function with in the place of `v`: an input of its own, connected to
   /// whatever `v` depends on.
@@ -117,6 +117,7 @@ class LMP_API ReverseInputs {
  private:
   bool leads_elsewhere(const Variable& value) const;
   const char* name_;
+  bool recorded_;
   bool connected_ = false;
   std::vector<Variable> inputs_;
 };
@@ -209,9 +210,11 @@ class ValueAndGradOf {
     static_assert(((I < sizeof...(A)) && ...), "value_and_grad: there is no such argument");
     std::tuple<Kept<A>...> all(kept(arguments)...);
     ReverseInputs inputs("value_and_grad");
-    const EnableGradGuard recording;
-    (detail::each_variable(std::get<I>(all), [&](Variable& v) { v = inputs.make(v); }), ...);
-    const Variable value = std::apply(f_, std::as_const(all));
+    const Variable value = [&]() -> Variable {
+      const EnableGradGuard recording;
+      (detail::each_variable(std::get<I>(all), [&](Variable& v) { v = inputs.make(v); }), ...);
+      return std::apply(f_, std::as_const(all));
+    }();
     const std::vector<Variable> gradients = inputs.gradients(value, Variable(), false);
     if constexpr (sizeof...(I) == 1) {
       return ValueAndGrad<std::tuple_element_t<(I + ...), std::tuple<Kept<A>...>>>{
@@ -235,8 +238,8 @@ class ValueAndGradOf {
 /// `value_and_grad<0, 2>(f)` differentiates with respect to arguments 0 and 2 and gives a tuple.
 /// Zero where the value does not depend on an argument. The arguments need no gradient themselves;
 /// where one has one, or f uses Variables that have, value and gradient can be differentiated
-/// again. Throws ShapeError for a value of more than one element, TypeError for an argument that is
-/// not floating.
+/// again, unless a NoGradGuard is alive where they are computed. Throws ShapeError for a value of
+/// more than one element, TypeError for an argument that is not floating.
 template <std::size_t... I, class F>
 auto value_and_grad(F f) {
   if constexpr (sizeof...(I) == 0)
