@@ -145,13 +145,24 @@ void check_tangents(const char* name, std::size_t values, std::size_t tangents) 
 
 // ---- vmap ----
 
-LanesScope::LanesScope(std::int64_t lanes) { new (trace_) Trace(Trace::Kind::Vmap, lanes); }
+LanesScope::LanesScope(std::int64_t lanes) {
+  if (lanes < 0)
+    throw ValueError(
+        "vmap: no argument has an axis that runs over the lanes; give one to in_axes, and a "
+        "Variable or Tensor among the arguments");
+  new (trace_) Trace(Trace::Kind::Vmap, lanes);
+}
 LanesScope::~LanesScope() { std::launder(reinterpret_cast<Trace*>(trace_))->~Trace(); }
 
 std::int64_t LanesScope::lanes_of(const Variable& v, int axis, std::int64_t so_far,
                                   std::size_t argument) {
   if (!v.defined()) tensor::detail::check_defined("vmap", v.data());
-  const std::int64_t n = v.shape().dim(tensor::detail::normalize_axis("vmap", axis, v.ndim()));
+  if (v.ndim() == 0)
+    throw IndexError(concat("vmap: argument ", argument,
+                            " is 0-dimensional, so no axis of it runs over the lanes; give nullopt "
+                            "for it to in_axes"));
+  const std::int64_t n = v.shape().dim(tensor::detail::normalize_axis(
+      concat("vmap: in_axes of argument ", argument).c_str(), axis, v.ndim()));
   if (so_far >= 0 && n != so_far)
     throw ShapeError(concat("vmap: axis ", axis, " of argument ", argument, ", of shape ",
                             v.shape(), ", has ", n, " lanes, and those before have ", so_far));
@@ -162,21 +173,30 @@ Variable LanesScope::enter(const Variable& v, int axis) const {
   return make_mapped(trace_in(trace_), movedim(v, axis, 0));
 }
 
-Variable LanesScope::leave(const Variable& result, int axis) const {
+Variable LanesScope::leave(const Variable& v, std::optional<int> axis, std::size_t result) const {
   const Trace& trace = trace_in(trace_);
-  const Variable v = below(result, trace.level);
-  const Traced* what = traced_at(v, trace.level);
-  const Variable all = stacked({what ? what->value : v, what && what->mapped}, trace.lanes);
-  return axis == 0 ? all : movedim(all, 0, axis);
+  if (!v.defined())
+    throw Error(concat("vmap: the function returned an undefined Variable as result ", result));
+  const Variable inner = below(v, trace.level);
+  const Traced* what = traced_at(inner, trace.level);
+  const Mapped value{what ? what->value : inner, what && what->mapped};
+  if (!axis && value.mapped)
+    throw ValueError(concat("vmap: result ", result, ", of shape ", v.shape(),
+                            " in each lane, differs from lane to lane; give out_axes an axis for "
+                            "it in the place of nullopt"));
+  if (!axis) return value.value;
+  const Variable all = stacked(value, trace.lanes);
+  const int to = tensor::detail::normalize_axis(concat("vmap: out_axes of result ", result).c_str(),
+                                                *axis, all.ndim());
+  return to == 0 ? all : movedim(all, 0, to);
 }
 
-void check_axes(std::size_t axes, std::size_t arguments, bool any_mapped) {
-  if (axes != arguments)
-    throw ValueError(concat("vmap: ", axes, " axes for ", arguments,
-                            " arguments or results; give "
-                            "one for each (nullopt for one without lanes), or one int for all"));
-  if (!any_mapped)
-    throw ValueError("vmap: no argument has an axis that runs over the lanes; see in_axes");
+void check_axes(const char* which, std::size_t axes, std::size_t values, const char* what) {
+  if (axes != values)
+    throw ValueError(concat("vmap: ", which, " lists ", axes, " for ", values, " ", what,
+                            values == 1 ? "" : "s",
+                            "; give one for each (nullopt for one without lanes), or one int for "
+                            "all"));
 }
 
 // ---- Whole matrices of derivatives ----

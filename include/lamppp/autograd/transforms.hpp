@@ -141,6 +141,7 @@ class LMP_API ForwardScope {
 /// Lanes while it lives.
 class LMP_API LanesScope {
  public:
+  /// Throws ValueError for -1, where no argument had lanes.
   explicit LanesScope(std::int64_t lanes);
   LanesScope(const LanesScope&) = delete;
   LanesScope& operator=(const LanesScope&) = delete;
@@ -148,7 +149,8 @@ class LMP_API LanesScope {
   static std::int64_t lanes_of(const Variable& v, int axis, std::int64_t so_far,
                                std::size_t argument);
   Variable enter(const Variable& v, int axis) const;
-  Variable leave(const Variable& v, int axis) const;
+  /// Result number `result` of the function, with the lanes along `axis`, or without lanes.
+  Variable leave(const Variable& v, std::optional<int> axis, std::size_t result) const;
 
  private:
   alignas(8) unsigned char trace_[48];
@@ -179,7 +181,7 @@ struct Held {
 LMP_API Variable jacobian(FunctionRef f, const Variable& x);
 LMP_API Variable hessian(FunctionRef f, const Variable& x);
 LMP_API void check_tangents(const char* name, std::size_t values, std::size_t tangents);
-LMP_API void check_axes(std::size_t axes, std::size_t arguments, bool any_mapped);
+LMP_API void check_axes(const char* which, std::size_t axes, std::size_t values, const char* what);
 
 }  // namespace detail
 
@@ -391,24 +393,22 @@ class Vmapped {
   template <class... A>
   auto operator()(const A&... arguments) const {
     std::tuple<Kept<A>...> all(kept(arguments)...);
-    if (in_.size() && *in_.size() != sizeof...(A)) check_axes(*in_.size(), sizeof...(A), true);
+    if (in_.size()) check_axes("in_axes", *in_.size(), sizeof...(A), "argument");
     std::int64_t lanes = -1;
     each_argument(all, [&](Variable& v, std::optional<int> axis, std::size_t i) {
       if (axis) lanes = LanesScope::lanes_of(v, *axis, lanes, i);
     });
-    check_axes(sizeof...(A), sizeof...(A), lanes >= 0);
     const LanesScope scope(lanes);
     each_argument(all, [&](Variable& v, std::optional<int> axis, std::size_t) {
       if (axis) v = scope.enter(v, *axis);
     });
     auto result = kept(std::apply(f_, std::as_const(all)));
+    if (out_.size()) check_axes("out_axes", *out_.size(), variables_of(result).size(), "result");
     std::size_t next = 0;
-    if (out_.size()) {
-      const std::size_t results = variables_of(result).size();
-      if (*out_.size() != results) check_axes(*out_.size(), results, true);
-    }
-    detail::each_variable(result,
-                          [&](Variable& v) { v = scope.leave(v, out_[next++].value_or(0)); });
+    detail::each_variable(result, [&](Variable& v) {
+      v = scope.leave(v, out_[next], next);
+      ++next;
+    });
     return result;
   }
 
@@ -432,12 +432,13 @@ class Vmapped {
 /// The function that runs `f` for many values at once: `f` is written for one, without a batch
 /// axis, and `vmap(f)(xs)` is what stacking f(xs[0]), f(xs[1]), ... would give, computed by
 /// operations on all lanes together. in_axes says which axis of each argument runs over the lanes
-/// (nullopt: every lane gets the whole argument), out_axes where they go in each result:
+/// (nullopt: every lane gets the whole argument), out_axes where they go in each result (nullopt:
+/// nowhere, for a result that no argument with lanes has a part in):
 /// `vmap(value_and_grad(loss), {std::nullopt, 0, 0})(w, xs, ys)` are the gradients of each sample.
 /// Works through every operation that has a rule, backward passes and other transforms; an
 /// operation without one is an error that names it. Values cannot be read inside f (item(),
-/// data()), since there are many. Throws ValueError where no argument has lanes, ShapeError where
-/// their numbers differ.
+/// data()), since there are many. Throws ValueError where no argument has lanes or a result has
+/// some that should not, ShapeError where their numbers differ.
 template <class F>
 auto vmap(F f, Axes in_axes = 0, Axes out_axes = 0) {
   return detail::Vmapped<F>(std::move(f), std::move(in_axes), std::move(out_axes));
