@@ -76,24 +76,33 @@ Variable ReverseInputs::outer(const Variable& value) const {
   return leads_elsewhere(value) ? value : Variable(value.data());
 }
 
-std::vector<Variable> ReverseInputs::gradients(const Variable& value, const Variable& seed,
-                                               bool keep_graph) const {
+std::vector<Variable> ReverseInputs::gradients(const Variable& value) const {
   require_floating(name_, value, "the function's value");
-  if (!seed.defined() && value.numel() != 1)
+  if (value.numel() != 1)
     throw ShapeError(concat(name_, ": the function returned shape ", value.shape(),
                             "; it has to be a single element (sum() it, or use vjp or jacobian)"));
+  return run(value, Variable());
+}
+
+std::vector<Variable> ReverseInputs::pull(const Variable& value, const Variable& seed) const {
+  require_floating(name_, value, "the function's value");
+  if (!seed.defined()) tensor::detail::check_defined(name_, seed.data());
+  if (seed.shape() != value.shape())
+    throw ShapeError(concat(name_, ": a gradient of shape ", seed.shape(), " for a value of shape ",
+                            value.shape(), "; they have to be the same"));
+  return run(value, seed);
+}
+
+std::vector<Variable> ReverseInputs::run(const Variable& value, const Variable& seed) const {
   std::vector<Variable> out;
   if (value.requires_grad()) {
     // The gradients are linear in the seed: a derivative flows to it, too.
     const bool outside = leads_elsewhere(value) || (seed.defined() && seed.requires_grad());
-    GradOptions options{.retain_graph = keep_graph,
+    GradOptions options{.retain_graph = seed.defined(),
                         .create_graph = autograd_thread.recording && outside,
                         .allow_unused = true};
     if (seed.defined()) options.grad_outputs = {seed};
     out = grad({value}, inputs_, options);
-  } else if (seed.defined() && seed.shape() != value.shape()) {
-    throw ShapeError(concat(name_, ": a gradient of shape ", seed.shape(), " for a value of shape ",
-                            value.shape()));
   }
   out.resize(inputs_.size());
   for (std::size_t i = 0; i < out.size(); ++i)
@@ -121,7 +130,7 @@ Variable ForwardScope::input(const Variable& v, const Variable& tangent) const {
   if (!tangent.defined()) tensor::detail::check_defined(name_, tangent.data());
   if (tangent.shape() != v.shape())
     throw ShapeError(concat(name_, ": a tangent of shape ", tangent.shape(),
-                            " for an argument of shape ", v.shape()));
+                            " for an argument of shape ", v.shape(), "; they have to be the same"));
   return make_dual(trace_in(trace_), v,
                    tangent.type() == v.type() ? tangent : astype(tangent, v.type()));
 }
@@ -134,13 +143,15 @@ Variable ForwardScope::value(const Variable& result) const {
 }
 
 Variable ForwardScope::tangent(const Variable& result) const {
+  if (!result.defined()) tensor::detail::check_defined(name_, result.data());
   const Traced* dual = traced_at(result, trace_in(trace_).level);
   return dual && dual->tangent.defined() ? dual->tangent : zeros_like(result);
 }
 
 void check_tangents(const char* name, std::size_t values, std::size_t tangents) {
   if (values != tangents)
-    throw ValueError(concat(name, ": ", tangents, " tangents for ", values, " arguments"));
+    throw ValueError(concat(name, ": ", tangents, " tangents for ", values,
+                            " Variables of the argument; give one for each, of its shape"));
 }
 
 // ---- vmap ----
@@ -235,14 +246,15 @@ Variable jacobian(FunctionRef f, const Variable& x) {
   }();
   require_floating("jacobian", value, "the function's value");
   if (value.numel() > x.numel()) return by_columns(f, x);
-  const Variable rows = vmap([&](const Variable& seed) {
-    return inputs.gradients(value, seed, true).front();
-  })(basis(value));
+  const Variable rows =
+      vmap([&](const Variable& seed) { return inputs.pull(value, seed).front(); })(basis(value));
   return reshape(rows, joined(value.shape(), x.shape()));
 }
 
 Variable hessian(FunctionRef f, const Variable& x) {
-  auto gradient = [&](const Variable& at) { return value_and_grad(f)(at).gradient; };
+  require_floating("hessian", x, "the argument");
+  const ValueAndGradOf<FunctionRef, 0> both(f, "hessian");
+  auto gradient = [&](const Variable& at) { return both(at).gradient; };
   return by_columns(gradient, x);
 }
 

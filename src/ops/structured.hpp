@@ -27,12 +27,7 @@ using tensor::Number;
 using tensor::Shape;
 using tensor::Tensor;
 
-/// `shape` with the lanes of vmap in front.
-inline Shape in_lanes(const Shape& shape, std::int64_t lanes) {
-  IntList sizes{lanes};
-  for (std::size_t n : shape) sizes.push_back(static_cast<std::int64_t>(n));
-  return Shape(sizes);
-}
+using autograd::in_lanes;
 
 // ---- Views ----
 

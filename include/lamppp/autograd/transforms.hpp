@@ -109,12 +109,14 @@ class LMP_API ReverseInputs {
   Variable make(const Variable& v);
   /// The value of the function without what only these inputs need.
   Variable outer(const Variable& value) const;
-  /// The gradients of `value` weighted by `seed` (undefined: it has to be a single element, times
-  /// 1) with respect to the inputs; zeros where it does not depend on one.
-  std::vector<Variable> gradients(const Variable& value, const Variable& seed,
-                                  bool keep_graph) const;
+  /// The gradients of `value`, which has to be a single element, with respect to the inputs; zeros
+  /// where it does not depend on one.
+  std::vector<Variable> gradients(const Variable& value) const;
+  /// The same for a value of any shape, weighted by `seed`. The graph is kept.
+  std::vector<Variable> pull(const Variable& value, const Variable& seed) const;
 
  private:
+  std::vector<Variable> run(const Variable& value, const Variable& seed) const;
   bool leads_elsewhere(const Variable& value) const;
   const char* name_;
   bool recorded_;
@@ -205,19 +207,20 @@ namespace detail {
 template <class F, std::size_t... I>
 class ValueAndGradOf {
  public:
-  explicit ValueAndGradOf(F f) : f_(std::move(f)) {}
+  explicit ValueAndGradOf(F f, const char* name = "value_and_grad")
+      : f_(std::move(f)), name_(name) {}
 
   template <class... A>
   auto operator()(const A&... arguments) const {
     static_assert(((I < sizeof...(A)) && ...), "value_and_grad: there is no such argument");
     std::tuple<Kept<A>...> all(kept(arguments)...);
-    ReverseInputs inputs("value_and_grad");
+    ReverseInputs inputs(name_);
     const Variable value = [&]() -> Variable {
       const EnableGradGuard recording;
       (detail::each_variable(std::get<I>(all), [&](Variable& v) { v = inputs.make(v); }), ...);
       return std::apply(f_, std::as_const(all));
     }();
-    const std::vector<Variable> gradients = inputs.gradients(value, Variable(), false);
+    const std::vector<Variable> gradients = inputs.gradients(value);
     if constexpr (sizeof...(I) == 1) {
       return ValueAndGrad<std::tuple_element_t<(I + ...), std::tuple<Kept<A>...>>>{
           inputs.outer(value), with_variables(std::get<I>(all)..., gradients)};
@@ -230,6 +233,7 @@ class ValueAndGradOf {
 
  private:
   mutable F f_;
+  const char* name_;
 };
 
 }  // namespace detail
@@ -260,7 +264,7 @@ class Vjp {
   /// Jacobian. As often as you like; the graph lives as long as this object. A derivative of the
   /// result flows to g as well.
   X operator()(const Variable& g) const {
-    return detail::with_variables(argument_, inputs_->gradients(graph_, g, true));
+    return detail::with_variables(argument_, inputs_->pull(graph_, g));
   }
 
   /// Made by vjp.
@@ -305,6 +309,25 @@ struct ValueAndTangent {
   }
 };
 
+namespace detail {
+
+template <class F, class X, class T>
+auto jvp(const char* name, F&& f, const X& x, const T& tangent) {
+  Kept<X> dual = kept(x);
+  const std::vector<Variable> tangents = variables_of(kept(tangent));
+  check_tangents(name, variables_of(dual).size(), tangents.size());
+  const ForwardScope scope(name);
+  std::size_t next = 0;
+  each_variable(dual, [&](Variable& v) { v = scope.input(v, tangents[next++]); });
+  auto value = kept(f(std::as_const(dual)));
+  auto moved = value;
+  each_variable(moved, [&](Variable& v) { v = scope.tangent(v); });
+  each_variable(value, [&](Variable& v) { v = scope.value(v); });
+  return ValueAndTangent<decltype(value)>{std::move(value), std::move(moved)};
+}
+
+}  // namespace detail
+
 /// Forward mode: `f(x)` and its derivative along the direction `tangent`, both in one go, from the
 /// same rules as the gradient and without a graph: the Jacobian times `tangent`. x and tangent are
 /// made alike (a Variable, or a list or tuple of them) with the same shapes; f may return a
@@ -313,17 +336,7 @@ struct ValueAndTangent {
 /// where x and tangent do not fit, TypeError for an argument that is not floating.
 template <class F, class X, class T>
 auto jvp(F&& f, const X& x, const T& tangent) {
-  detail::Kept<X> dual = detail::kept(x);
-  const std::vector<Variable> tangents = detail::variables_of(detail::kept(tangent));
-  detail::check_tangents("jvp", detail::variables_of(dual).size(), tangents.size());
-  const detail::ForwardScope scope("jvp");
-  std::size_t next = 0;
-  detail::each_variable(dual, [&](Variable& v) { v = scope.input(v, tangents[next++]); });
-  auto value = detail::kept(f(std::as_const(dual)));
-  auto moved = value;
-  detail::each_variable(moved, [&](Variable& v) { v = scope.tangent(v); });
-  detail::each_variable(value, [&](Variable& v) { v = scope.value(v); });
-  return ValueAndTangent<decltype(value)>{std::move(value), std::move(moved)};
+  return detail::jvp("jvp", f, x, tangent);
 }
 
 // ---- Whole matrices of derivatives ----
@@ -354,10 +367,11 @@ auto hessian(F f) {
 /// v. f has to return a single element; x and v are made alike. Costs about four evaluations of f.
 template <class F, class X, class T>
 auto hvp(F&& f, const X& x, const T& v) {
-  const auto gradient = [&](const auto& at) {
-    return value_and_grad([&](const auto& z) { return f(z); })(at).gradient;
-  };
-  return jvp(gradient, x, v).tangent;
+  auto call = [&](const auto& at) { return f(at); };
+  const detail::ValueAndGradOf<decltype(call), 0> both(call, "hvp");
+  return detail::jvp(
+             "hvp", [&](const auto& at) { return both(at).gradient; }, x, v)
+      .tangent;
 }
 
 // ---- vmap ----
