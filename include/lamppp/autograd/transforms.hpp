@@ -53,17 +53,14 @@ using Kept = typename AsVariables<std::remove_cvref_t<T>>::type;
 
 template <class T>
 Kept<T> kept(const T& value) {
-  if constexpr (std::is_same_v<Kept<T>, T>) {
+  if constexpr (std::is_same_v<Kept<T>, T> || std::is_same_v<T, Tensor>) {
     return value;
-  } else if constexpr (
-      requires { value.begin(); } && !requires { std::tuple_size<T>::value; }) {
-    return Kept<T>(value.begin(), value.end());
-  } else if constexpr (requires { value.fill(value[0]); }) {
-    Kept<T> all;
-    for (std::size_t i = 0; i < value.size(); ++i) all[i] = kept(value[i]);
-    return all;
+  } else if constexpr (requires { std::tuple_size<T>::value; }) {
+    return std::apply([](const auto&... part) { return Kept<T>{kept(part)...}; }, value);
   } else {
-    return Kept<T>(value);
+    Kept<T> all;
+    for (const auto& part : value) all.push_back(kept(part));
+    return all;
   }
 }
 
