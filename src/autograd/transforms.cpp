@@ -3,6 +3,7 @@
 #include <new>
 #include <unordered_set>
 
+#include "autograd/engine.hpp"
 #include "autograd/intercept.hpp"
 #include "lamppp/autograd/ops.hpp"
 #include "ops/structured.hpp"
@@ -94,17 +95,22 @@ std::vector<Variable> ReverseInputs::pull(const Variable& value, const Variable&
 }
 
 std::vector<Variable> ReverseInputs::run(const Variable& value, const Variable& seed) const {
-  std::vector<Variable> out;
-  if (value.requires_grad()) {
-    // The gradients are linear in the seed: a derivative flows to it, too.
-    const bool outside = leads_elsewhere(value) || (seed.defined() && seed.requires_grad());
+  std::vector<Variable> out(inputs_.size());
+  if (value.requires_grad() && seed.defined() && records(seed) && !leads_elsewhere(value)) {
+    // The gradients are linear in the seed, and a derivative flows to it; the graph of the function
+    // has no part in that.
+    Root<Variable> root{VariableAccess::node(value), astype(seed, value.type())};
+    std::vector<Capture<Variable>> captures;
+    for (const Variable& v : inputs_) captures.push_back({VariableAccess::node(v), Variable()});
+    run_pass<Variable>({&root, 1}, &captures, true);
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = captures[i].gradient;
+  } else if (value.requires_grad()) {
     GradOptions options{.retain_graph = seed.defined(),
-                        .create_graph = autograd_thread.recording && outside,
+                        .create_graph = autograd_thread.recording && leads_elsewhere(value),
                         .allow_unused = true};
     if (seed.defined()) options.grad_outputs = {seed};
     out = grad({value}, inputs_, options);
   }
-  out.resize(inputs_.size());
   for (std::size_t i = 0; i < out.size(); ++i)
     if (!out[i].defined()) out[i] = zeros_like(inputs_[i]);
   return out;
