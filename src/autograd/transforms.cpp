@@ -45,12 +45,11 @@ Variable ReverseInputs::make(const Variable& v) {
   require_floating(name_, v, "the argument");
   const Trace* trace = autograd_thread.trace;
   const Node* node = recorded_ ? VariableAccess::node(v) : nullptr;
-  if (node && node_level(*node) == (trace ? trace->level : 0)) {
-    connected_ = true;
-    inputs_.push_back(apply(table::View{"input", table::ViewSpec::all(v.shape())}, v));
-  } else {
-    inputs_.emplace_back(node ? lift(*trace, v).data() : v.data(), true);
-  }
+  const bool here = node && node_level(*node) == (trace ? trace->level : 0);
+  connected_ |= here;
+  // No leaf, so that it can be rebound like any value (x += y) in the function.
+  const Variable from = here ? v : Variable(node ? lift(*trace, v).data() : v.data(), true);
+  inputs_.push_back(apply(table::View{"input", table::ViewSpec::all(v.shape())}, from));
   return inputs_.back();
 }
 
