@@ -53,7 +53,7 @@ Variable with_tangent(const Trace& trace, const AnyOp& op, AnyOp::Inputs in) {
   return make_dual(trace, std::move(y), std::move(tangent));
 }
 
-Variable in_lanes(const Trace& trace, const AnyOp& op, AnyOp::Inputs in) {
+Variable for_all_lanes(const Trace& trace, const AnyOp& op, AnyOp::Inputs in) {
   std::vector<Mapped> operands;
   std::vector<const Variable*> same;
   bool any = false;
@@ -91,21 +91,36 @@ Variable intercept(const AnyOp& op, AnyOp::Inputs in) {
     const Trace& trace = trace_at(transform);
     const auto below = pointers(values);
     return trace.kind == Trace::Kind::Jvp ? with_tangent(trace, op, below)
-                                          : in_lanes(trace, op, below);
+                                          : for_all_lanes(trace, op, below);
   }
   return op.record(op.forward(in), in);
 }
 
+namespace {
+void check_room(int ndim) {
+  if (ndim < tensor::kMaxDims) return;
+  throw ShapeError(concat(
+      "vmap: a value of ", ndim, " dimensions leaves none for the lanes; it may have ",
+      tensor::kMaxDims - 1, ", and one less for each vmap outside; merge some with reshape"));
+}
+}  // namespace
+
+Shape in_lanes(const Shape& shape, std::int64_t lanes) {
+  check_room(shape.ndim());
+  IntList sizes{lanes};
+  for (std::size_t n : shape) sizes.push_back(static_cast<std::int64_t>(n));
+  return Shape(sizes);
+}
+
 Variable stacked(const Mapped& in, std::int64_t lanes) {
   if (in.mapped) return in.value;
-  IntList shape{lanes};
-  for (std::size_t n : in.value.shape()) shape.push_back(static_cast<std::int64_t>(n));
-  return broadcast_to(in.value, Shape(shape));
+  return broadcast_to(in.value, in_lanes(in.value.shape(), lanes));
 }
 
 Variable with_rank(const Mapped& in, int ndim) {
   if (!in.mapped) return in.value;
   Variable v = in.value;
+  check_room(ndim);
   while (v.ndim() - 1 < ndim) v = expand_dims(v, 1);
   return v;
 }

@@ -38,6 +38,8 @@ class AnyOp {
 /// Interprets an op where somebody looks at operations; see Note [Transforms].
 Variable intercept(const AnyOp& op, AnyOp::Inputs in);
 
+/// `shape` with the lanes of vmap in front. Throws ShapeError where there is no room for them.
+Shape in_lanes(const Shape& shape, std::int64_t lanes);
 /// The same values with the lanes along axis 0 for all: an operand that is not mapped is repeated.
 Variable stacked(const Mapped& in, std::int64_t lanes);
 /// An operand of a broadcasting op, whose own axes count from the last: with axes of size 1 behind

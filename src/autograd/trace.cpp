@@ -116,6 +116,15 @@ Variable lift(const Trace& trace, const Variable& v) {
   return stand_in({trace.id, trace.kind, false, v, {}}, like.shape(), like, readable(like));
 }
 
+Variable unrecorded(const Variable& v) {
+  const Traced* what = traced(v.data());
+  const Trace* trace = what ? running(what->trace) : nullptr;
+  if (!trace) return Variable(v.data());
+  if (what->mapped) return make_mapped(*trace, unrecorded(what->value));
+  if (!what->tangent.defined()) return unrecorded(what->value);
+  return make_dual(*trace, unrecorded(what->value), unrecorded(what->tangent));
+}
+
 Variable detached(const Variable& v) {
   const Traced* what = traced(v.data());
   if (!what) return Variable(v.data());

@@ -65,7 +65,9 @@ Variable make_mapped(const Trace& trace, Variable physical);
 /// A stand-in for `v` of a lower level: without a tangent, or the same in every lane.
 Variable lift(const Trace& trace, const Variable& v);
 
-/// `v` without its place in any graph, and at no level with a tangent.
+/// `v` without its place in any graph.
+Variable unrecorded(const Variable& v);
+/// The same, and at no level with a tangent.
 Variable detached(const Variable& v);
 /// The plain value of `v`: of all lanes, under vmap.
 const Tensor& plain_value(const Variable& v) noexcept;

@@ -3,6 +3,7 @@
 #include <new>
 #include <unordered_set>
 
+#include "autograd/engine.hpp"
 #include "autograd/intercept.hpp"
 #include "lamppp/autograd/ops.hpp"
 #include "ops/structured.hpp"
@@ -35,7 +36,7 @@ Variable below(const Variable& v, int level) {
 
 // ---- Reverse mode ----
 
-ReverseInputs::ReverseInputs(const char* name) : name_(name) {
+ReverseInputs::ReverseInputs(const char* name) : name_(name), recorded_(autograd_thread.recording) {
   if (is_inference_mode())
     throw AutogradError(concat(name, ": not inside an InferenceModeGuard; end it first"));
 }
@@ -43,18 +44,17 @@ ReverseInputs::ReverseInputs(const char* name) : name_(name) {
 Variable ReverseInputs::make(const Variable& v) {
   require_floating(name_, v, "the argument");
   const Trace* trace = autograd_thread.trace;
-  const Node* node = VariableAccess::node(v);
-  if (node && node_level(*node) == (trace ? trace->level : 0)) {
-    connected_ = true;
-    inputs_.push_back(apply(table::View{"input", table::ViewSpec::all(v.shape())}, v));
-  } else {
-    inputs_.emplace_back(node ? lift(*trace, v).data() : v.data(), true);
-  }
+  const Node* node = recorded_ ? VariableAccess::node(v) : nullptr;
+  const bool here = node && node_level(*node) == (trace ? trace->level : 0);
+  connected_ |= here;
+  // No leaf, so that it can be rebound like any value (x += y) in the function.
+  const Variable from = here ? v : Variable(node ? lift(*trace, v).data() : v.data(), true);
+  inputs_.push_back(apply(table::View{"input", table::ViewSpec::all(v.shape())}, from));
   return inputs_.back();
 }
 
 bool ReverseInputs::leads_elsewhere(const Variable& value) const {
-  if (connected_) return true;
+  if (connected_ || !recorded_) return connected_;
   std::unordered_set<const Node*> seen;
   std::vector<const Node*> stack;
   const auto visit = [&](const Node* node) {
@@ -72,26 +72,44 @@ bool ReverseInputs::leads_elsewhere(const Variable& value) const {
 }
 
 Variable ReverseInputs::outer(const Variable& value) const {
+  if (!recorded_) return unrecorded(value);
   return leads_elsewhere(value) ? value : Variable(value.data());
 }
 
-std::vector<Variable> ReverseInputs::gradients(const Variable& value, const Variable& seed,
-                                               bool keep_graph) const {
+std::vector<Variable> ReverseInputs::gradients(const Variable& value) const {
   require_floating(name_, value, "the function's value");
-  if (!seed.defined() && value.numel() != 1)
+  if (value.numel() != 1)
     throw ShapeError(concat(name_, ": the function returned shape ", value.shape(),
                             "; it has to be a single element (sum() it, or use vjp or jacobian)"));
-  std::vector<Variable> out;
-  if (value.requires_grad()) {
-    GradOptions options{
-        .retain_graph = keep_graph, .create_graph = leads_elsewhere(value), .allow_unused = true};
+  return run(value, Variable());
+}
+
+std::vector<Variable> ReverseInputs::pull(const Variable& value, const Variable& seed) const {
+  require_floating(name_, value, "the function's value");
+  if (!seed.defined()) tensor::detail::check_defined(name_, seed.data());
+  if (seed.shape() != value.shape())
+    throw ShapeError(concat(name_, ": a gradient of shape ", seed.shape(), " for a value of shape ",
+                            value.shape(), "; they have to be the same"));
+  return run(value, seed);
+}
+
+std::vector<Variable> ReverseInputs::run(const Variable& value, const Variable& seed) const {
+  std::vector<Variable> out(inputs_.size());
+  if (value.requires_grad() && seed.defined() && records(seed) && !leads_elsewhere(value)) {
+    // The gradients are linear in the seed, and a derivative flows to it; the graph of the function
+    // has no part in that.
+    Root<Variable> root{VariableAccess::node(value), astype(seed, value.type())};
+    std::vector<Capture<Variable>> captures;
+    for (const Variable& v : inputs_) captures.push_back({VariableAccess::node(v), Variable()});
+    run_pass<Variable>({&root, 1}, &captures, true);
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = captures[i].gradient;
+  } else if (value.requires_grad()) {
+    GradOptions options{.retain_graph = seed.defined(),
+                        .create_graph = autograd_thread.recording && leads_elsewhere(value),
+                        .allow_unused = true};
     if (seed.defined()) options.grad_outputs = {seed};
     out = grad({value}, inputs_, options);
-  } else if (seed.defined() && seed.shape() != value.shape()) {
-    throw ShapeError(concat(name_, ": a gradient of shape ", seed.shape(), " for a value of shape ",
-                            value.shape()));
   }
-  out.resize(inputs_.size());
   for (std::size_t i = 0; i < out.size(); ++i)
     if (!out[i].defined()) out[i] = zeros_like(inputs_[i]);
   return out;
@@ -117,7 +135,7 @@ Variable ForwardScope::input(const Variable& v, const Variable& tangent) const {
   if (!tangent.defined()) tensor::detail::check_defined(name_, tangent.data());
   if (tangent.shape() != v.shape())
     throw ShapeError(concat(name_, ": a tangent of shape ", tangent.shape(),
-                            " for an argument of shape ", v.shape()));
+                            " for an argument of shape ", v.shape(), "; they have to be the same"));
   return make_dual(trace_in(trace_), v,
                    tangent.type() == v.type() ? tangent : astype(tangent, v.type()));
 }
@@ -130,24 +148,37 @@ Variable ForwardScope::value(const Variable& result) const {
 }
 
 Variable ForwardScope::tangent(const Variable& result) const {
+  if (!result.defined()) tensor::detail::check_defined(name_, result.data());
   const Traced* dual = traced_at(result, trace_in(trace_).level);
   return dual && dual->tangent.defined() ? dual->tangent : zeros_like(result);
 }
 
 void check_tangents(const char* name, std::size_t values, std::size_t tangents) {
   if (values != tangents)
-    throw ValueError(concat(name, ": ", tangents, " tangents for ", values, " arguments"));
+    throw ValueError(concat(name, ": ", tangents, " tangents for ", values,
+                            " Variables of the argument; give one for each, of its shape"));
 }
 
 // ---- vmap ----
 
-LanesScope::LanesScope(std::int64_t lanes) { new (trace_) Trace(Trace::Kind::Vmap, lanes); }
+LanesScope::LanesScope(std::int64_t lanes) {
+  if (lanes < 0)
+    throw ValueError(
+        "vmap: no argument has an axis that runs over the lanes; give one to in_axes, and a "
+        "Variable or Tensor among the arguments");
+  new (trace_) Trace(Trace::Kind::Vmap, lanes);
+}
 LanesScope::~LanesScope() { std::launder(reinterpret_cast<Trace*>(trace_))->~Trace(); }
 
 std::int64_t LanesScope::lanes_of(const Variable& v, int axis, std::int64_t so_far,
                                   std::size_t argument) {
   if (!v.defined()) tensor::detail::check_defined("vmap", v.data());
-  const std::int64_t n = v.shape().dim(tensor::detail::normalize_axis("vmap", axis, v.ndim()));
+  if (v.ndim() == 0)
+    throw IndexError(concat("vmap: argument ", argument,
+                            " is 0-dimensional, so no axis of it runs over the lanes; give nullopt "
+                            "for it to in_axes"));
+  const std::int64_t n = v.shape().dim(tensor::detail::normalize_axis(
+      concat("vmap: in_axes of argument ", argument).c_str(), axis, v.ndim()));
   if (so_far >= 0 && n != so_far)
     throw ShapeError(concat("vmap: axis ", axis, " of argument ", argument, ", of shape ",
                             v.shape(), ", has ", n, " lanes, and those before have ", so_far));
@@ -158,21 +189,30 @@ Variable LanesScope::enter(const Variable& v, int axis) const {
   return make_mapped(trace_in(trace_), movedim(v, axis, 0));
 }
 
-Variable LanesScope::leave(const Variable& result, int axis) const {
+Variable LanesScope::leave(const Variable& v, std::optional<int> axis, std::size_t result) const {
   const Trace& trace = trace_in(trace_);
-  const Variable v = below(result, trace.level);
-  const Traced* what = traced_at(v, trace.level);
-  const Variable all = stacked({what ? what->value : v, what && what->mapped}, trace.lanes);
-  return axis == 0 ? all : movedim(all, 0, axis);
+  if (!v.defined())
+    throw Error(concat("vmap: the function returned an undefined Variable as result ", result));
+  const Variable inner = below(v, trace.level);
+  const Traced* what = traced_at(inner, trace.level);
+  const Mapped value{what ? what->value : inner, what && what->mapped};
+  if (!axis && value.mapped)
+    throw ValueError(concat("vmap: result ", result, ", of shape ", v.shape(),
+                            " in each lane, differs from lane to lane; give out_axes an axis for "
+                            "it in the place of nullopt"));
+  if (!axis) return value.value;
+  const Variable all = stacked(value, trace.lanes);
+  const int to = tensor::detail::normalize_axis(concat("vmap: out_axes of result ", result).c_str(),
+                                                *axis, all.ndim());
+  return to == 0 ? all : movedim(all, 0, to);
 }
 
-void check_axes(std::size_t axes, std::size_t arguments, bool any_mapped) {
-  if (axes != arguments)
-    throw ValueError(concat("vmap: ", axes, " axes for ", arguments,
-                            " arguments or results; give "
-                            "one for each (nullopt for one without lanes), or one int for all"));
-  if (!any_mapped)
-    throw ValueError("vmap: no argument has an axis that runs over the lanes; see in_axes");
+void check_axes(const char* which, std::size_t axes, std::size_t values, const char* what) {
+  if (axes != values)
+    throw ValueError(concat("vmap: ", which, " lists ", axes, " for ", values, " ", what,
+                            values == 1 ? "" : "s",
+                            "; give one for each (nullopt for one without lanes), or one int for "
+                            "all"));
 }
 
 // ---- Whole matrices of derivatives ----
@@ -205,18 +245,21 @@ Variable by_columns(FunctionRef f, const Variable& x) {
 
 Variable jacobian(FunctionRef f, const Variable& x) {
   ReverseInputs inputs("jacobian");
-  const EnableGradGuard recording;
-  const Variable value = f(inputs.make(x));
+  const Variable value = [&] {
+    const EnableGradGuard recording;
+    return f(inputs.make(x));
+  }();
   require_floating("jacobian", value, "the function's value");
   if (value.numel() > x.numel()) return by_columns(f, x);
-  const Variable rows = vmap([&](const Variable& seed) {
-    return inputs.gradients(value, seed, true).front();
-  })(basis(value));
+  const Variable rows =
+      vmap([&](const Variable& seed) { return inputs.pull(value, seed).front(); })(basis(value));
   return reshape(rows, joined(value.shape(), x.shape()));
 }
 
 Variable hessian(FunctionRef f, const Variable& x) {
-  auto gradient = [&](const Variable& at) { return value_and_grad(f)(at).gradient; };
+  require_floating("hessian", x, "the argument");
+  const ValueAndGradOf<FunctionRef, 0> both(f, "hessian");
+  auto gradient = [&](const Variable& at) { return both(at).gradient; };
   return by_columns(gradient, x);
 }
 

@@ -77,7 +77,7 @@ Tensor Var::forward(const Tensor& x) const {
   const std::int64_t n = over.count(x.shape()) - correction;
   if (n <= 0) return constant(x, over, std::numeric_limits<double>::quiet_NaN());
   const Tensor v = at_least_float(x);
-  const Tensor squares = sum(square(v - mean(v, over.axes())), over.axes());
+  const Tensor squares = over.sum_of(square(v - over.mean_of(v)));
   return over.drop((squares / static_cast<double>(n)).astype(float_type(x)), x.shape());
 }
 
@@ -86,18 +86,16 @@ Tensor Std::forward(const Tensor& x) const {
 }
 
 Tensor Norm::forward(const Tensor& x) const {
-  return over.drop(sqrt(sum(square(at_least_float(x)), over.axes())).astype(float_type(x)),
-                   x.shape());
+  return over.drop(sqrt(over.sum_of(square(at_least_float(x)))).astype(float_type(x)), x.shape());
 }
 
 Tensor LogSumExp::forward(const Tensor& x) const {
   if (over.count(x.shape()) == 0)
     return constant(x, over, -std::numeric_limits<double>::infinity());
   const Tensor v = at_least_float(x);
-  const Tensor top = max(v, over.axes());
+  const Tensor top = over.max_of(v);
   const Tensor shift = where(isinf(top), 0, top);
-  return over.drop((log(sum(exp(v - shift), over.axes())) + shift).astype(float_type(x)),
-                   x.shape());
+  return over.drop((log(over.sum_of(exp(v - shift))) + shift).astype(float_type(x)), x.shape());
 }
 
 Tensor ArgExtreme::forward(const Tensor& x) const {

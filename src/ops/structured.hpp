@@ -27,12 +27,7 @@ using tensor::Number;
 using tensor::Shape;
 using tensor::Tensor;
 
-/// `shape` with the lanes of vmap in front.
-inline Shape in_lanes(const Shape& shape, std::int64_t lanes) {
-  IntList sizes{lanes};
-  for (std::size_t n : shape) sizes.push_back(static_cast<std::int64_t>(n));
-  return Shape(sizes);
-}
+using autograd::in_lanes;
 
 // ---- Views ----
 
@@ -172,6 +167,20 @@ struct Over {
   bool keepdims = true;
 
   IntList axes() const { return axes_of(mask); }
+  /// Reductions that keep the axes at size 1. Of a 0-dimensional operand nothing is reduced; its
+  /// lanes have an axis, which the functions would take for one of all when they are given none.
+  template <class V>
+  V sum_of(const V& x, bool keep = true) const {
+    return mask == 0 ? x : sum(x, axes(), keep);
+  }
+  template <class V>
+  V mean_of(const V& x) const {
+    return mask == 0 ? x : mean(x, axes());
+  }
+  template <class V>
+  V max_of(const V& x) const {
+    return mask == 0 ? x : max(x, axes());
+  }
   Over shifted() const { return {mask << 1, keepdims}; }
   /// Elements per result.
   std::int64_t count(const Shape& input) const;
@@ -219,7 +228,7 @@ void weighed_vjp(const Op& op, const Saves<V>& s, const V& g) {
 }
 template <class Op>
 Variable weighed_jvp(const Op& op, Variables x, const Variable& y, Variables t) {
-  return sum(op.weigh(x[0], op.over.kept(y, x[0].shape()), t[0]), op.over.axes(), op.over.keepdims);
+  return op.over.sum_of(op.weigh(x[0], op.over.kept(y, x[0].shape()), t[0]), op.over.keepdims);
 }
 #define LMP_WEIGHED()                                               \
   template <class V>                                                \
@@ -287,7 +296,7 @@ struct Extreme {
   template <class V>
   V weigh(const V& x, const V& y, const V& g) const {
     const V ties = astype(eq(x, y), g.type());
-    return ties * (g / sum(ties, over.axes()));
+    return ties * (g / over.sum_of(ties));
   }
   LMP_WEIGHED()
 };
@@ -301,7 +310,7 @@ struct Var {
   template <class V>
   V weigh(const V& x, const V&, const V& g) const {
     const auto n = static_cast<double>(over.count(x.shape()) - correction);
-    return (g * (2 / n)) * (x - mean(x, over.axes()));
+    return (g * (2 / n)) * (x - over.mean_of(x));
   }
   LMP_WEIGHED()
 };
@@ -315,7 +324,7 @@ struct Std {
   template <class V>
   V weigh(const V& x, const V& y, const V& g) const {
     const auto n = static_cast<double>(over.count(x.shape()) - correction);
-    return where(y == 0, 0, g / (where(y == 0, 1, y) * n)) * (x - mean(x, over.axes()));
+    return where(y == 0, 0, g / (where(y == 0, 1, y) * n)) * (x - over.mean_of(x));
   }
   LMP_WEIGHED()
 };

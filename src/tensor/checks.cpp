@@ -16,10 +16,10 @@ void check_defined(const char* op, const Tensor& x) {
         concat(op, ": undefined tensor (default-constructed or moved from); assign one first"));
   if (TensorAccess::storage(x)->access == Access::None)
     throw AutogradError(concat(
-        op, ": this value of shape ", x.shape(),
-        " stands for many that vmap computes at once, so there is none to read; use operations on "
-        "Variables that have a rule for vmap (not the Tensor behind data(), not item()), and no "
-        "Variable of a call of vmap that has ended"));
+        op, ": under vmap a Variable of shape ", x.shape(),
+        " stands for the values of all lanes, so there is none to read; compute with operations on "
+        "Variables (where() for an if) instead of item(), to_vector() or the Tensor of data(), and "
+        "return from the function what is needed after it"));
 }
 
 void check_same_device(const char* op, const Tensor& a, const Tensor& b) {

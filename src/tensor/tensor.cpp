@@ -93,10 +93,12 @@ Scalar Tensor::index(const IntList& indices) const {
 namespace {
 
 void check_writable(const char* op, const Tensor& x) {
-  detail::check_defined(op, x);
-  if (TensorAccess::storage(x)->access != detail::Access::Full)
+  if (x.defined() && TensorAccess::storage(x)->access != detail::Access::Full)
     throw AutogradError(
-        concat(op, ": a value inside jvp or vmap cannot be written in place; compute a new one"));
+        concat(op,
+               ": a value that jvp or vmap computes cannot be written in place; compute a new one "
+               "with operations on Variables, x = x + y"));
+  detail::check_defined(op, x);
   if (detail::has_internal_overlap(x))
     throw ShapeError(concat(op, ": elements of this view of shape ", x.shape(), " with strides ",
                             x.strides(),

@@ -53,17 +53,14 @@ using Kept = typename AsVariables<std::remove_cvref_t<T>>::type;
 
 template <class T>
 Kept<T> kept(const T& value) {
-  if constexpr (std::is_same_v<Kept<T>, T>) {
+  if constexpr (std::is_same_v<Kept<T>, T> || std::is_same_v<T, Tensor>) {
     return value;
-  } else if constexpr (
-      requires { value.begin(); } && !requires { std::tuple_size<T>::value; }) {
-    return Kept<T>(value.begin(), value.end());
-  } else if constexpr (requires { value.fill(value[0]); }) {
-    Kept<T> all;
-    for (std::size_t i = 0; i < value.size(); ++i) all[i] = kept(value[i]);
-    return all;
+  } else if constexpr (requires { std::tuple_size<T>::value; }) {
+    return std::apply([](const auto&... part) { return Kept<T>{kept(part)...}; }, value);
   } else {
-    return Kept<T>(value);
+    Kept<T> all;
+    for (const auto& part : value) all.push_back(kept(part));
+    return all;
   }
 }
 
@@ -101,22 +98,25 @@ T with_variables(T like, const std::vector<Variable>& variables) {
 /// The inputs of a function that is differentiated in reverse, and what comes of it.
 class LMP_API ReverseInputs {
  public:
-  /// Throws AutogradError in inference mode. The thread has to record from here until the function
-  /// has been called.
+  /// Throws AutogradError in inference mode. The thread has to record while inputs are made and the
+  /// function is called; where it does not when this is made, nothing outside gets a derivative.
   explicit ReverseInputs(const char* name);
   /// The argument to call the function with in the place of `v`: an input of its own, connected to
   /// whatever `v` depends on.
   Variable make(const Variable& v);
   /// The value of the function without what only these inputs need.
   Variable outer(const Variable& value) const;
-  /// The gradients of `value` weighted by `seed` (undefined: it has to be a single element, times
-  /// 1) with respect to the inputs; zeros where it does not depend on one.
-  std::vector<Variable> gradients(const Variable& value, const Variable& seed,
-                                  bool keep_graph) const;
+  /// The gradients of `value`, which has to be a single element, with respect to the inputs; zeros
+  /// where it does not depend on one.
+  std::vector<Variable> gradients(const Variable& value) const;
+  /// The same for a value of any shape, weighted by `seed`. The graph is kept.
+  std::vector<Variable> pull(const Variable& value, const Variable& seed) const;
 
  private:
+  std::vector<Variable> run(const Variable& value, const Variable& seed) const;
   bool leads_elsewhere(const Variable& value) const;
   const char* name_;
+  bool recorded_;
   bool connected_ = false;
   std::vector<Variable> inputs_;
 };
@@ -140,6 +140,7 @@ class LMP_API ForwardScope {
 /// Lanes while it lives.
 class LMP_API LanesScope {
  public:
+  /// Throws ValueError for -1, where no argument had lanes.
   explicit LanesScope(std::int64_t lanes);
   LanesScope(const LanesScope&) = delete;
   LanesScope& operator=(const LanesScope&) = delete;
@@ -147,7 +148,8 @@ class LMP_API LanesScope {
   static std::int64_t lanes_of(const Variable& v, int axis, std::int64_t so_far,
                                std::size_t argument);
   Variable enter(const Variable& v, int axis) const;
-  Variable leave(const Variable& v, int axis) const;
+  /// Result number `result` of the function, with the lanes along `axis`, or without lanes.
+  Variable leave(const Variable& v, std::optional<int> axis, std::size_t result) const;
 
  private:
   alignas(8) unsigned char trace_[48];
@@ -178,7 +180,7 @@ struct Held {
 LMP_API Variable jacobian(FunctionRef f, const Variable& x);
 LMP_API Variable hessian(FunctionRef f, const Variable& x);
 LMP_API void check_tangents(const char* name, std::size_t values, std::size_t tangents);
-LMP_API void check_axes(std::size_t axes, std::size_t arguments, bool any_mapped);
+LMP_API void check_axes(const char* which, std::size_t axes, std::size_t values, const char* what);
 
 }  // namespace detail
 
@@ -202,17 +204,20 @@ namespace detail {
 template <class F, std::size_t... I>
 class ValueAndGradOf {
  public:
-  explicit ValueAndGradOf(F f) : f_(std::move(f)) {}
+  explicit ValueAndGradOf(F f, const char* name = "value_and_grad")
+      : f_(std::move(f)), name_(name) {}
 
   template <class... A>
   auto operator()(const A&... arguments) const {
     static_assert(((I < sizeof...(A)) && ...), "value_and_grad: there is no such argument");
     std::tuple<Kept<A>...> all(kept(arguments)...);
-    ReverseInputs inputs("value_and_grad");
-    const EnableGradGuard recording;
-    (detail::each_variable(std::get<I>(all), [&](Variable& v) { v = inputs.make(v); }), ...);
-    const Variable value = std::apply(f_, std::as_const(all));
-    const std::vector<Variable> gradients = inputs.gradients(value, Variable(), false);
+    ReverseInputs inputs(name_);
+    const Variable value = [&]() -> Variable {
+      const EnableGradGuard recording;
+      (detail::each_variable(std::get<I>(all), [&](Variable& v) { v = inputs.make(v); }), ...);
+      return std::apply(f_, std::as_const(all));
+    }();
+    const std::vector<Variable> gradients = inputs.gradients(value);
     if constexpr (sizeof...(I) == 1) {
       return ValueAndGrad<std::tuple_element_t<(I + ...), std::tuple<Kept<A>...>>>{
           inputs.outer(value), with_variables(std::get<I>(all)..., gradients)};
@@ -225,6 +230,7 @@ class ValueAndGradOf {
 
  private:
   mutable F f_;
+  const char* name_;
 };
 
 }  // namespace detail
@@ -235,8 +241,8 @@ class ValueAndGradOf {
 /// `value_and_grad<0, 2>(f)` differentiates with respect to arguments 0 and 2 and gives a tuple.
 /// Zero where the value does not depend on an argument. The arguments need no gradient themselves;
 /// where one has one, or f uses Variables that have, value and gradient can be differentiated
-/// again. Throws ShapeError for a value of more than one element, TypeError for an argument that is
-/// not floating.
+/// again, unless a NoGradGuard is alive where they are computed. Throws ShapeError for a value of
+/// more than one element, TypeError for an argument that is not floating.
 template <std::size_t... I, class F>
 auto value_and_grad(F f) {
   if constexpr (sizeof...(I) == 0)
@@ -252,9 +258,10 @@ class Vjp {
  public:
   Variable value;  ///< of the function
   /// The gradient of the argument for the gradient `g` of the value, of its shape: g times the
-  /// Jacobian. As often as you like; the graph lives as long as this object.
+  /// Jacobian. As often as you like; the graph lives as long as this object. A derivative of the
+  /// result flows to g as well.
   X operator()(const Variable& g) const {
-    return detail::with_variables(argument_, inputs_->gradients(graph_, g, true));
+    return detail::with_variables(argument_, inputs_->pull(graph_, g));
   }
 
   /// Made by vjp.
@@ -299,6 +306,25 @@ struct ValueAndTangent {
   }
 };
 
+namespace detail {
+
+template <class F, class X, class T>
+auto jvp(const char* name, F&& f, const X& x, const T& tangent) {
+  Kept<X> dual = kept(x);
+  const std::vector<Variable> tangents = variables_of(kept(tangent));
+  check_tangents(name, variables_of(dual).size(), tangents.size());
+  const ForwardScope scope(name);
+  std::size_t next = 0;
+  each_variable(dual, [&](Variable& v) { v = scope.input(v, tangents[next++]); });
+  auto value = kept(f(std::as_const(dual)));
+  auto moved = value;
+  each_variable(moved, [&](Variable& v) { v = scope.tangent(v); });
+  each_variable(value, [&](Variable& v) { v = scope.value(v); });
+  return ValueAndTangent<decltype(value)>{std::move(value), std::move(moved)};
+}
+
+}  // namespace detail
+
 /// Forward mode: `f(x)` and its derivative along the direction `tangent`, both in one go, from the
 /// same rules as the gradient and without a graph: the Jacobian times `tangent`. x and tangent are
 /// made alike (a Variable, or a list or tuple of them) with the same shapes; f may return a
@@ -307,17 +333,7 @@ struct ValueAndTangent {
 /// where x and tangent do not fit, TypeError for an argument that is not floating.
 template <class F, class X, class T>
 auto jvp(F&& f, const X& x, const T& tangent) {
-  detail::Kept<X> dual = detail::kept(x);
-  const std::vector<Variable> tangents = detail::variables_of(detail::kept(tangent));
-  detail::check_tangents("jvp", detail::variables_of(dual).size(), tangents.size());
-  const detail::ForwardScope scope("jvp");
-  std::size_t next = 0;
-  detail::each_variable(dual, [&](Variable& v) { v = scope.input(v, tangents[next++]); });
-  auto value = detail::kept(f(std::as_const(dual)));
-  auto moved = value;
-  detail::each_variable(moved, [&](Variable& v) { v = scope.tangent(v); });
-  detail::each_variable(value, [&](Variable& v) { v = scope.value(v); });
-  return ValueAndTangent<decltype(value)>{std::move(value), std::move(moved)};
+  return detail::jvp("jvp", f, x, tangent);
 }
 
 // ---- Whole matrices of derivatives ----
@@ -348,10 +364,11 @@ auto hessian(F f) {
 /// v. f has to return a single element; x and v are made alike. Costs about four evaluations of f.
 template <class F, class X, class T>
 auto hvp(F&& f, const X& x, const T& v) {
-  const auto gradient = [&](const auto& at) {
-    return value_and_grad([&](const auto& z) { return f(z); })(at).gradient;
-  };
-  return jvp(gradient, x, v).tangent;
+  auto call = [&](const auto& at) { return f(at); };
+  const detail::ValueAndGradOf<decltype(call), 0> both(call, "hvp");
+  return detail::jvp(
+             "hvp", [&](const auto& at) { return both(at).gradient; }, x, v)
+      .tangent;
 }
 
 // ---- vmap ----
@@ -387,24 +404,22 @@ class Vmapped {
   template <class... A>
   auto operator()(const A&... arguments) const {
     std::tuple<Kept<A>...> all(kept(arguments)...);
-    if (in_.size() && *in_.size() != sizeof...(A)) check_axes(*in_.size(), sizeof...(A), true);
+    if (in_.size()) check_axes("in_axes", *in_.size(), sizeof...(A), "argument");
     std::int64_t lanes = -1;
     each_argument(all, [&](Variable& v, std::optional<int> axis, std::size_t i) {
       if (axis) lanes = LanesScope::lanes_of(v, *axis, lanes, i);
     });
-    check_axes(sizeof...(A), sizeof...(A), lanes >= 0);
     const LanesScope scope(lanes);
     each_argument(all, [&](Variable& v, std::optional<int> axis, std::size_t) {
       if (axis) v = scope.enter(v, *axis);
     });
     auto result = kept(std::apply(f_, std::as_const(all)));
+    if (out_.size()) check_axes("out_axes", *out_.size(), variables_of(result).size(), "result");
     std::size_t next = 0;
-    if (out_.size()) {
-      const std::size_t results = variables_of(result).size();
-      if (*out_.size() != results) check_axes(*out_.size(), results, true);
-    }
-    detail::each_variable(result,
-                          [&](Variable& v) { v = scope.leave(v, out_[next++].value_or(0)); });
+    detail::each_variable(result, [&](Variable& v) {
+      v = scope.leave(v, out_[next], next);
+      ++next;
+    });
     return result;
   }
 
@@ -428,12 +443,13 @@ class Vmapped {
 /// The function that runs `f` for many values at once: `f` is written for one, without a batch
 /// axis, and `vmap(f)(xs)` is what stacking f(xs[0]), f(xs[1]), ... would give, computed by
 /// operations on all lanes together. in_axes says which axis of each argument runs over the lanes
-/// (nullopt: every lane gets the whole argument), out_axes where they go in each result:
+/// (nullopt: every lane gets the whole argument), out_axes where they go in each result (nullopt:
+/// nowhere, for a result that no argument with lanes has a part in):
 /// `vmap(value_and_grad(loss), {std::nullopt, 0, 0})(w, xs, ys)` are the gradients of each sample.
 /// Works through every operation that has a rule, backward passes and other transforms; an
 /// operation without one is an error that names it. Values cannot be read inside f (item(),
-/// data()), since there are many. Throws ValueError where no argument has lanes, ShapeError where
-/// their numbers differ.
+/// data()), since there are many. Throws ValueError where no argument has lanes or a result has
+/// some that should not, ShapeError where their numbers differ.
 template <class F>
 auto vmap(F f, Axes in_axes = 0, Axes out_axes = 0) {
   return detail::Vmapped<F>(std::move(f), std::move(in_axes), std::move(out_axes));
