@@ -36,7 +36,7 @@ struct Input {
     if (packed) tensor = Tensor();
   }
   Variable get() const {
-    if (packed) return Variable(packed->unpack(), requires_grad);
+    if (packed) return Variable(packed->unpack("checkpoint"), requires_grad);
     if (tensor.version() != version)
       throw AutogradError(concat("checkpoint: an input of shape ", tensor.shape(),
                                  " was changed in place since the first call", kRemedy));
@@ -137,7 +137,7 @@ class Dropped final : public PackedTensor {
  public:
   Dropped(std::shared_ptr<CheckpointRegion> region, State& state, std::size_t number)
       : region_(std::move(region)), state_(state), number_(number) {}
-  Tensor unpack() override {
+  Tensor unpack(const char*) override {
     const std::lock_guard lock(state_.mutex);
     if (state_.recomputed.empty() || !state_.recomputed[number_].defined())
       compute_again(*region_, state_);

@@ -242,8 +242,10 @@ class Engine final : public Pass<V> {
 
   // What hooks give back for a slot has to be what they were given, but for its memory.
   Saved unpack(detail::PackedTensor& packed, int slot) const {
-    Tensor t = packed.unpack();
     const Node& node = *this->node_;
+    const Replaced<detail::SavedTensorHooks*> off(&AutogradThread::saved, nullptr);
+    const NoGradGuard unrecorded;
+    Tensor t = packed.unpack(node.name());
     const NodeExtras::Packed& given = node.extras()->given[static_cast<std::size_t>(slot)];
     if (!t.defined() || t.shape() != given.shape || t.type() != given.type)
       throw AutogradError(concat(
