@@ -175,6 +175,16 @@ std::size_t find(const std::vector<Variable>& list, const Variable& v) {
   return i;
 }
 
+// `operands` are told apart by their tensors when they are saved, so one that shares an earlier
+// one's but is another value in the graph is copied for forward.
+void tell_apart(std::vector<Variable>& operands, const std::vector<Variable>& in) {
+  for (std::size_t i = 1; i < operands.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (same(operands[i].data(), operands[j].data()) &&
+          VariableAccess::node(in[i]) != VariableAccess::node(in[j]))
+        operands[i] = clone(operands[i]);
+}
+
 std::vector<Variable> run_forward(AnyFunction& f, FunctionContext& context,
                                   const std::vector<Variable>& in) {
   std::vector<Variable> out = f.forward(context, in);
@@ -262,6 +272,7 @@ std::vector<Variable> apply_plain(const std::shared_ptr<AnyFunction>& f,
   std::vector<Variable> computed;
   {
     const NoGradGuard unrecorded;
+    tell_apart(operands, in);
     computed = run_forward(*f, context, operands);
   }
   std::vector<Tensor> values;
@@ -283,6 +294,7 @@ std::vector<Variable> record_at(int level, const std::shared_ptr<AnyFunction>& f
     recorded.push_back(here ? v : Variable(below.back().data()));
     plain &= value_level(below.back().data()) == 0;
   }
+  tell_apart(below, in);
   FunctionContext context;
   FunctionAccess::needs(context) = wanted(in, level);
   const std::vector<Variable> computed = run_forward(*f, context, below);
