@@ -7,7 +7,9 @@
 #include "autograd/intercept.hpp"
 #include "autograd/pass.hpp"
 #include "lamppp/autograd/ops.hpp"
+#include "lamppp/tensor/random.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/random_scope.hpp"
 
 namespace lmp::autograd {
 
@@ -297,10 +299,29 @@ std::vector<Variable> record_at(int level, const std::shared_ptr<AnyFunction>& f
   tell_apart(below, in);
   FunctionContext context;
   FunctionAccess::needs(context) = wanted(in, level);
-  const std::vector<Variable> computed = run_forward(*f, context, below);
-  // What forward computed on stand-ins says what to save; the results follow the function's own
-  // derivative and not those of the operations inside.
-  const std::vector<Variable> results = plain ? computed : apply_any(f, below);
+  std::vector<Variable> computed, results;
+  if (plain) {
+    computed = results = run_forward(*f, context, below);
+  } else {
+    // What forward computes on stand-ins says what to save; the results follow the function's own
+    // derivative and not those of the operations inside. Both draw the same random numbers.
+    const tensor::Generator start = tensor::default_generator();
+    std::uint64_t drawn = 0;
+    {
+      const tensor::detail::RandomScope random(start);
+      computed = run_forward(*f, context, below);
+    }
+    {
+      const tensor::detail::RandomScope random(start);
+      results = apply_any(f, below);
+      drawn = tensor::default_generator().offset() - start.offset();
+    }
+    if (drawn != 0) {
+      tensor::Generator now = tensor::default_generator();
+      now.set_offset(now.offset() + drawn);
+      tensor::set_default_generator(now);
+    }
+  }
   if (!plain && !f->forward_takes_variables)
     for (const Variable& v : context.saved())
       if (find(below, v) == below.size() && find(computed, v) == computed.size())
