@@ -280,7 +280,8 @@ auto vjp(F&& f, const X& x) {
   detail::Kept<X> argument = detail::kept(x);
   detail::each_variable(argument, [&](Variable& v) { v = inputs->make(v); });
   const Variable value = f(std::as_const(argument));
-  return Vjp<detail::Kept<X>>(inputs->outer(value), value, std::move(argument), std::move(inputs));
+  Variable outer = inputs->outer(value);
+  return Vjp<detail::Kept<X>>(std::move(outer), value, std::move(argument), std::move(inputs));
 }
 
 // ---- Forward mode ----
