@@ -159,6 +159,11 @@ class Engine final : public Pass<V> {
 
   void add_result(Node* to, std::size_t k, std::size_t count, V gradient) override {
     if (!needed(to)) return;
+    if (collected_) [[unlikely]] {
+      collected_->front() = std::move(gradient);
+      of_result_ = {k, count};
+      return;
+    }
     std::vector<V>& held = rare().results[to];
     held.resize(count);
     held[k] = held[k].defined() ? held[k] + gradient : std::move(gradient);
@@ -229,7 +234,11 @@ class Engine final : public Pass<V> {
     Node& node = *this->node_;
     struct Clear {
       Engine& engine;
-      ~Clear() { engine.unpacked_ = nullptr, engine.collected_ = nullptr; }
+      ~Clear() {
+        engine.unpacked_ = nullptr;
+        engine.collected_ = nullptr;
+        engine.of_result_ = {};
+      }
     } const clear{*this};
     std::vector<Saved> unpacked;
     for (std::size_t i = 0; i < extras.packed.size(); ++i)
@@ -243,6 +252,10 @@ class Engine final : public Pass<V> {
     node.backward(*this);
     collected_ = nullptr;
     extras.hooks->run_node(made, result, node);
+    if (const auto [k, count] = std::exchange(of_result_, {}); count != 0) {
+      if (made.front().defined()) add_result(node.edge(0).node, k, count, std::move(made.front()));
+      return;
+    }
     for (int i = 0; i < node.num_edges(); ++i)
       if (V& gradient = made[static_cast<std::size_t>(i)]; gradient.defined())
         receive(node.edge(i).node, std::move(gradient));
@@ -250,8 +263,10 @@ class Engine final : public Pass<V> {
 
   // What hooks give back for a slot has to be what they were given, but for its memory.
   Saved unpack(detail::PackedTensor& packed, int slot) const {
-    Tensor t = packed.unpack();
     const Node& node = *this->node_;
+    const Replaced<detail::SavedTensorHooks*> off(&AutogradThread::saved, nullptr);
+    const NoGradGuard unrecorded;
+    Tensor t = packed.unpack(node.name());
     const NodeExtras::Packed& given = node.extras()->given[static_cast<std::size_t>(slot)];
     if (!t.defined() || t.shape() != given.shape || t.type() != given.type)
       throw AutogradError(concat(
@@ -382,6 +397,7 @@ class Engine final : public Pass<V> {
   bool retain_;
   bool anomaly_;
   std::vector<V>* collected_ = nullptr;  // in the place of add(), where a node has hooks
+  std::pair<std::size_t, std::size_t> of_result_{};  // and of add_result(): k and count
   std::uint64_t order_ = 0;
   PoolVector<V> slots_;
   PoolVector<std::uint32_t> free_;

@@ -21,7 +21,8 @@ class LMP_API PackedTensor {
   PackedTensor(const PackedTensor&) = delete;
   PackedTensor& operator=(const PackedTensor&) = delete;
   virtual ~PackedTensor();
-  virtual Tensor unpack() = 0;
+  /// For the operation of this name.
+  virtual Tensor unpack(const char* operation) = 0;
 };
 
 class LMP_API SavedTensorHooks {
@@ -51,7 +52,7 @@ class LMP_API SavedTensorHooksScope {
 class LMP_API KeptVersion {
  public:
   KeptVersion(const Tensor& saved, const Tensor& kept);
-  void check(const Tensor& kept) const;
+  void check(const Tensor& kept, const char* operation) const;
 
  private:
   bool same_memory_;
@@ -89,8 +90,8 @@ class SavedTensorHooksGuard {
    public:
     Packed(std::shared_ptr<Functions> functions, Kept kept, const Tensor& saved)
         : functions_(std::move(functions)), kept_(std::move(kept)), version_(check(saved)) {}
-    Tensor unpack() override {
-      if constexpr (std::is_same_v<Kept, Tensor>) version_.check(kept_);
+    Tensor unpack(const char* operation) override {
+      if constexpr (std::is_same_v<Kept, Tensor>) version_.check(kept_, operation);
       return functions_->unpack(kept_);
     }
 
