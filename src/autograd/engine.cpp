@@ -44,8 +44,12 @@ template <class K, class T>
 using PoolMap =
     std::unordered_map<K, T, std::hash<K>, std::equal_to<K>, PoolAllocator<std::pair<const K, T>>>;
 
-// The first element that is not finite, for the message.
-[[noreturn]] void not_finite(const Node& node, int input, const Tensor& gradient) {
+// What a gradient that an AnomalyGuard looks at is; else the number of the operand that an
+// operation computed it for.
+enum : int { kSeed = -1, kSum = -2, kHook = -3 };
+
+// Throws, naming the first element of `gradient` that is not finite.
+[[noreturn]] void not_finite(const Node& node, int what, const Tensor& gradient) {
   const std::vector<double> values = gradient.to_vector<double>();
   std::size_t at = 0;
   while (std::isfinite(values[at])) ++at;
@@ -54,20 +58,20 @@ using PoolMap =
   for (std::size_t d = index.size(); d-- > 0; rest /= gradient.shape()[d])
     index[d] = static_cast<std::int64_t>(rest % gradient.shape()[d]);
   const NodeExtras* extras = node.extras();
-  const std::string where =
-      !extras || extras->site.line() == 0
-          ? std::string(" (called outside any AnomalyGuard: its line is not known)")
-          : concat(", called at ", extras->site.file(), ":", extras->site.line(), ",");
-  throw AutogradError(concat("anomaly: ",
-                             input < 0 ? concat("the backward pass starts from a gradient of '",
-                                                node.name(), "'", where, " that")
-                                       : concat("the gradient that '", node.name(), "'", where,
-                                                " computes for operand ", input),
-                             " is ",
-                             std::isnan(values[at]) ? "nan"
-                             : values[at] > 0       ? "inf"
-                                                    : "-inf",
-                             " at ", index, " of shape ", gradient.shape()));
+  std::string name = concat("'", node.name(), "'");
+  if (extras && extras->site.line() != 0)
+    name += concat(", called at ", extras->site.file(), ":", extras->site.line(), ",");
+  else if (!node.is_leaf())
+    name += extras ? " (its line is not known)"
+                   : " (called outside any AnomalyGuard: its line is not known)";
+  const std::string value = std::isnan(values[at]) ? "nan" : values[at] > 0 ? "inf" : "-inf";
+  const std::string described =
+      what == kSeed   ? concat("the gradient of ", name, " that the backward pass starts from")
+      : what == kSum  ? concat("the sum of the gradients for the result of ", name)
+      : what == kHook ? concat("the gradient that a hook of ", name, " returned")
+                      : concat("the gradient that ", name, " computes for operand ", what);
+  throw AutogradError(
+      concat("anomaly: ", described, " is ", value, " at ", index, " of shape ", gradient.shape()));
 }
 
 /// `g` summed over the axes along which `shape` was broadcast to its shape.
@@ -107,7 +111,7 @@ class Engine final : public Pass<V> {
     if (captures_) find_needed(roots);
     for (Root<V>& r : roots) {
       if (!needed(r.node)) continue;
-      if (anomaly_) check_finite(r.node, -1, r.seed);
+      if (anomaly_) check_finite(r.node, kSeed, r.seed);
       receive(r.node, std::move(r.seed));
     }
   }
@@ -129,10 +133,10 @@ class Engine final : public Pass<V> {
   void add(int input, V gradient) override {
     const Edge& edge = this->node_->edge(input);
     if (!edge.node || !needed(edge.node)) return;
-    if (anomaly_) [[unlikely]]
-      check_finite(this->node_, input, gradient);
     if (gradient.shape() != edge.shape) gradient = sum_to(gradient, edge.shape);
     if (gradient.type() != edge.type) gradient = astype(gradient, edge.type);
+    if (anomaly_) [[unlikely]]
+      check_finite(this->node_, input, gradient);
     if (collected_) [[unlikely]] {
       V& held = (*collected_)[static_cast<std::size_t>(input)];
       held = held.defined() ? held + gradient : std::move(gradient);
@@ -192,8 +196,12 @@ class Engine final : public Pass<V> {
   void visit() {
     Node& node = *this->node_;
     NodeExtras* const extras = node.extras();
-    if (extras) [[unlikely]]
+    if (anomaly_ && this->gradient_.defined()) [[unlikely]]
+      check_finite(&node, kSum, this->gradient_);
+    if (extras) [[unlikely]] {
       extras->hooks->run_gradient(this->gradient_, node);
+      if (anomaly_ && this->gradient_.defined()) check_finite(&node, kHook, this->gradient_);
+    }
     if (captures_) {
       const Mark& mark = wanted_->marks.find(&node)->second;
       for (std::int32_t c = mark.capture; c >= 0; c = wanted_->next[static_cast<std::size_t>(c)])
@@ -252,6 +260,9 @@ class Engine final : public Pass<V> {
     node.backward(*this);
     collected_ = nullptr;
     extras.hooks->run_node(made, result, node);
+    if (anomaly_)
+      for (const V& gradient : made)
+        if (gradient.defined()) check_finite(&node, kHook, gradient);
     if (const auto [k, count] = std::exchange(of_result_, {}); count != 0) {
       if (made.front().defined()) add_result(node.edge(0).node, k, count, std::move(made.front()));
       return;
@@ -276,14 +287,14 @@ class Engine final : public Pass<V> {
     return Saved(std::move(t));
   }
 
-  // Throws where `gradient`, of input `input` of `node` or of its result (-1), is not finite.
-  static void check_finite(const Node* node, int input, const V& gradient) {
+  // Throws where `gradient`, for operand `what` of `node` or what else that says, is not finite.
+  static void check_finite(const Node* node, int what, const V& gradient) {
     const Tensor* t;
     if constexpr (std::is_same_v<V, Variable>)
       t = &plain_value(gradient);
     else
       t = &gradient;
-    if (tensor::ops::all(tensor::ops::isfinite(*t)).item() == 0) not_finite(*node, input, *t);
+    if (tensor::ops::all(tensor::ops::isfinite(*t)).item() == 0) not_finite(*node, what, *t);
   }
 
   std::uint32_t* find_slot(Node* node) {
