@@ -157,7 +157,7 @@ TEST(Hooks, OutsideCreateGraphTheGradientIsAValue) {
   (x * x).backward();
   EXPECT_FALSE(required);
   // What a hook computes with Variables that require a gradient comes out as its value.
-  x.register_hook([x](const Variable& g) { return g * x; });
+  x.register_hook([&x](const Variable& g) { return g * x; });
   x.zero_grad();
   const Variable g = grad({x * x}, {x})[0];
   EXPECT_EQ(g.item(), 8);
