@@ -142,7 +142,8 @@ void run(const Options& options) {
   test(network, data, device);
 }
 
-int main(int argc, char** argv) {
+// What app.exit() prints may throw, and then there is nobody to tell.
+int main(int argc, char** argv) {  // NOLINT(bugprone-exception-escape)
   const CLI::Validator positive(
       [](const std::string& text) {
         const double value = std::strtod(text.c_str(), nullptr);

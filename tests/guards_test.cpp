@@ -203,7 +203,7 @@ TEST(Anomaly, NamesFunctionLineElementAndValue) {
 TEST(Anomaly, NamesTheLinesOfOperators) {
   const AnomalyGuard guard;
   const Variable x = leaf({1, 0}), one = leaf({1, 1});
-  const Tensor t = x.data(), big = lmp::full({2}, 1e308, DeviceType::CPU, DataType::Float64);
+  const Tensor t = x.data();
   const Tensor inf = lmp::full({2}, kInf, DeviceType::CPU, DataType::Float64);
   const auto check = [](const Variable& y, int line, const char* name) {
     expect_anomaly([&] { sum(y).backward(); }, {std::string("'") + name + "'", line_of(line)});
@@ -229,7 +229,6 @@ TEST(Anomaly, NamesTheLinesOfOperators) {
        {std::tuple(a, add, "add"), {b, subtract, "sub"}, {c, negate, "neg"}})
     expect_anomaly([&, v = v] { v.backward({.gradient = inf, .retain_graph = true}); },
                    {std::string("'") + name + "'", line_of(line), "starts from"});
-  (void)big;
 }
 
 TEST(Anomaly, NamesTheLinesOfAssignmentsMembersAndIndices) {
@@ -253,7 +252,6 @@ TEST(Anomaly, NamesTheLinesOfAssignmentsMembersAndIndices) {
     const int line = __LINE__ - 1;
     expect_anomaly([&] { sum(y).backward(); }, {"'div'", line_of(line)});
   }
-  const Tensor inf = lmp::full({}, kInf, DeviceType::CPU, DataType::Float64);
   const auto starts = [&](const Variable& y, int line) {
     const Tensor seed = lmp::full(y.shape(), kInf, DeviceType::CPU, y.type());
     expect_anomaly([&] { y.backward(seed); }, {line_of(line), "starts from", "is inf"});
@@ -294,7 +292,9 @@ TEST(Anomaly, CompositionsCarryTheLineOfTheirCall) {
   check(logsumexp(x, {1}), __LINE__);
   check(softmax(x, 1), __LINE__);
   check(norm(x), __LINE__);
+  const Variable flat = leaf({5, 5, 5}), ratio = flat.sum() / flat.var(); const int line = __LINE__;
   // clang-format on
+  expect_anomaly([&] { ratio.backward(); }, {line_of(line)});
   const Variable product = matmul(x, w);
   const int of_matmul = __LINE__ - 1;
   expect_anomaly([&] { sum(product).backward(); }, {"matmul", line_of(of_matmul), "operand 0"});
@@ -323,6 +323,18 @@ TEST(Anomaly, SumsAndCastsThatOverflowAreFound) {
   const Variable z = x * lmp::full({1}, 1e300, DeviceType::CPU, DataType::Float64);
   const int cast = __LINE__ - 1;
   expect_anomaly([&] { sum(z).backward(); }, {"'mul'", line_of(cast), "operand 0", "is inf"});
+  EXPECT_FALSE(x.has_grad());
+}
+
+TEST(Anomaly, GradientsThatOverflowWhereTheyMeetAreFound) {
+  const AnomalyGuard guard;
+  const Variable x = leaf({1}), big(lmp::full({1}, 1.5e308, DeviceType::CPU, DataType::Float64));
+  const Variable y = x * 1.0;
+  const int line = __LINE__ - 1;
+  expect_anomaly([&] { (y * big + y * big).backward(); },
+                 {"the sum of", "'mul'", line_of(line), "is inf"});
+  expect_anomaly([&] { grad({x * big + x * big}, {x}, {.create_graph = true}); },
+                 {"the sum of", "'leaf'", "is inf"});
   EXPECT_FALSE(x.has_grad());
 }
 

@@ -61,7 +61,7 @@ std::uint64_t sample_of(const Tensor& t) {
   for (std::size_t k = 0; k < count; ++k) {
     std::size_t rest = count == 1 ? 0 : k * (n - 1) / (count - 1);
     std::int64_t offset = 0;
-    for (std::size_t d = t.shape().size(); d-- > 0; rest /= t.shape()[d])
+    for (auto d = static_cast<std::size_t>(t.ndim()); d-- > 0; rest /= t.shape()[d])
       offset += static_cast<std::int64_t>(rest % t.shape()[d]) * t.strides()[d];
     std::uint64_t word = 0;
     std::memcpy(&word, at + offset * static_cast<std::int64_t>(size), size);

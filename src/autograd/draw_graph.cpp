@@ -138,9 +138,9 @@ std::string GraphDrawing::dot() const {
     for (const std::size_t to : nodes[i].inputs)
       out += "  n" + from + " -> n" + std::to_string(to) + ";\n";
     if (nodes[i].cut)
-      out += "  c" + from +
-             " [label=\"...\", shape=plaintext, style=\"\", fontcolor=\"#7c8aa0\"];\n" + "  n" +
-             from + " -> c" + from + " [style=dashed];\n";
+      out += tensor::detail::concat(
+          "  c", from, " [label=\"...\", shape=plaintext, style=\"\", fontcolor=\"#7c8aa0\"];\n  n",
+          from, " -> c", from, " [style=dashed];\n");
   }
   out += "}\n";
   return out;

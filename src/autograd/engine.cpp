@@ -31,10 +31,11 @@ struct PoolAllocator {
   template <class U>
   PoolAllocator(const PoolAllocator<U>&) noexcept {}
   T* allocate(std::size_t n) {
-    return static_cast<T*>(tensor::detail::cpu_allocate(n * sizeof(T)));
+    return static_cast<T*>(
+        tensor::detail::cpu_allocate(n * sizeof(T)));  // NOLINT(bugprone-sizeof-expression)
   }
   void deallocate(T* p, std::size_t n) noexcept {
-    tensor::detail::cpu_deallocate(p, n * sizeof(T));
+    tensor::detail::cpu_deallocate(p, n * sizeof(T));  // NOLINT(bugprone-sizeof-expression)
   }
   friend bool operator==(PoolAllocator, PoolAllocator) { return true; }
 };

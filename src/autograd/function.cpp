@@ -222,6 +222,7 @@ std::vector<Variable> record(const std::shared_ptr<AnyFunction>& f, const Functi
     }
   }
   std::vector<ResultInfo> infos;
+  infos.reserve(values.size());
   for (const Tensor& t : values) infos.push_back({t.shape(), t.type(), t.device()});
   NodeBuilder builder = NodeBuilder::make<FunctionNode>(
       static_cast<int>(in.size()), static_cast<int>(saved.size()), f, std::move(origins), infos);
@@ -257,6 +258,7 @@ struct Levels {
 
 std::vector<bool> wanted(const std::vector<Variable>& in, int graph) {
   std::vector<bool> needs;
+  needs.reserve(in.size());
   for (const Variable& v : in)
     needs.push_back(graph >= 0 && records(v) && node_level(*VariableAccess::node(v)) == graph);
   return needs;
@@ -281,6 +283,7 @@ bool in_any_lanes(const Variable& v) {
 std::vector<Variable> apply_plain(const std::shared_ptr<AnyFunction>& f,
                                   const std::vector<Variable>& in, bool graph) {
   std::vector<Variable> operands;
+  operands.reserve(in.size());
   for (const Variable& v : in) operands.emplace_back(v.data());
   FunctionContext context;
   FunctionAccess::needs(context) = wanted(in, graph ? 0 : -1);
@@ -291,6 +294,7 @@ std::vector<Variable> apply_plain(const std::shared_ptr<AnyFunction>& f,
     computed = run_forward(*f, context, operands);
   }
   std::vector<Tensor> values;
+  values.reserve(computed.size());
   for (const Variable& v : computed) values.push_back(v.data());
   if (graph) return record(f, context, in, operands, computed, values);
   return {values.begin(), values.end()};
@@ -344,6 +348,7 @@ std::vector<Variable> record_at(int level, const std::shared_ptr<AnyFunction>& f
                                    "operand nor result, which loses its derivative inside jvp or "
                                    "vmap; write it in Variables"));
   std::vector<Tensor> values;
+  values.reserve(results.size());
   for (const Variable& v : results)
     values.push_back(v.requires_grad() ? lift(trace, v).data() : v.data());
   return record(f, context, recorded, below, computed, values);
@@ -454,6 +459,7 @@ class LanesFunction final : public AnyFunction {
       FunctionAccess::saved(lane).push_back(
           saved_mapped_[i] ? make_mapped(inside.trace, context.saved()[i]) : context.saved()[i]);
     std::vector<Variable> arrived;
+    arrived.reserve(gradients.size());
     for (const Variable& g : gradients) arrived.push_back(make_mapped(inside.trace, g));
     std::vector<Variable> made = f_->backward(lane, arrived);
     if (made.size() != mapped_.size()) return std::vector<Variable>(made.size());

@@ -10,13 +10,13 @@ namespace lmp::autograd {
 using tensor::is_floating;
 using tensor::detail::concat;
 
-namespace {
-
 std::vector<const Variable*> pointers(const std::vector<Variable>& values) {
-  std::vector<const Variable*> out;
-  for (const Variable& v : values) out.push_back(&v);
+  std::vector<const Variable*> out(values.size());
+  for (std::size_t i = 0; i < values.size(); ++i) out[i] = &values[i];
   return out;
 }
+
+namespace {
 
 // The graph of `level` records, and what it records is computed one step down.
 Variable record_at(int level, const AnyOp& op, AnyOp::Inputs in) {

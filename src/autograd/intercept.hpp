@@ -35,6 +35,9 @@ class AnyOp {
   ~AnyOp() = default;
 };
 
+/// A list as the operands of an op.
+std::vector<const Variable*> pointers(const std::vector<Variable>& values);
+
 /// Interprets an op where somebody looks at operations; see Note [Transforms].
 Variable intercept(const AnyOp& op, AnyOp::Inputs in);
 

@@ -57,7 +57,7 @@ Tensor Sum::forward(const Tensor& x) const {
 
 Tensor Sum::spread(const Tensor& g, const Shape& shape) {
   constexpr std::size_t kSmall = 4096;
-  const Tensor view = tensor::TensorAccess::view(
+  Tensor view = tensor::TensorAccess::view(
       g, 0, shape, tensor::detail::broadcast_strides(g.shape(), g.strides(), shape));
   if (shape.numel() > kSmall) return view;
   Tensor out = allocate(shape, g.type(), g.device());

@@ -27,9 +27,7 @@ inline namespace ops {
 
 namespace {
 Variable apply_list(const table::Cat& op, const std::vector<Variable>& list) {
-  std::vector<const Variable*> inputs;
-  for (const Variable& v : list) inputs.push_back(&v);
-  return intercept(StructuredOp<table::Cat, kList>(op), inputs);
+  return intercept(StructuredOp<table::Cat, kList>(op), pointers(list));
 }
 // In any lane, under vmap.
 bool holds_anywhere(const Variable& condition) {

@@ -31,7 +31,7 @@ bool ViewSpec::invert(const Shape& input, ViewSpec& back) const {
   back = ViewSpec::all(input);
   for (int i = 0; i < input.ndim(); ++i) back.source[i].axis[0] = -1;
   for (int d = 0; d < shape.ndim(); ++d) {
-    const int axis = source[d].axis[0];
+    const std::int8_t axis = source[d].axis[0];
     if (source[d].axis[1] >= 0) return false;
     if (axis < 0) {
       if (shape.dim(d) != 1) return false;

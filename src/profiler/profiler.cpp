@@ -17,6 +17,7 @@
 #include "lamppp/error.hpp"
 #include "profiler/recording.hpp"
 #include "tensor/backend.hpp"
+#include "tensor/format.hpp"
 #include "tensor/profile_scope.hpp"
 #include "tensor/text.hpp"
 
@@ -403,15 +404,15 @@ void Profiler::write(const std::string& path) const {
     text += R"(
 {"name":"process_name","ph":"M","pid":1,"tid":0,"args":{"name":"Lamp++"}})";
     for (const Track& track : tracks) {
-      const std::string thread = std::to_string(track.thread);
-      text += ",\n{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":" + thread +
-              ",\"args\":{\"name\":\"thread " + thread + "\"}}";
+      text += tensor::detail::concat(
+          ",\n{\"name\":\"thread_name\",\"ph\":\"M\",\"pid\":1,\"tid\":", track.thread,
+          ",\"args\":{\"name\":\"thread ", track.thread, "\"}}");
       for (const Record& record : track.records) {
         text += ",\n{\"name\":" + tensor::detail::json_string(name_of(record)) + ",\"cat\":\"" +
                 category_of(record) +
                 "\",\"ph\":\"X\",\"ts\":" + microseconds(record.start - recording_->start) +
-                ",\"dur\":" + microseconds(record.duration) + ",\"pid\":1,\"tid\":" + thread +
-                ",\"args\":{";
+                ",\"dur\":" + microseconds(record.duration) +
+                ",\"pid\":1,\"tid\":" + std::to_string(track.thread) + ",\"args\":{";
         if (is_kernel(record)) {
           text += std::string("\"type\":\"") + tensor::name_of(record.type) + "\",\"shapes\":[";
           const char* separator = "";
@@ -469,6 +470,7 @@ std::vector<Row> rows_of(const std::vector<Track>& tracks) {
     }
   }
   std::vector<Row> out;
+  out.reserve(rows.size());
   for (auto& [key, row] : rows) out.push_back(std::move(row));
   std::sort(out.begin(), out.end(), [](const Row& a, const Row& b) {
     return std::tuple(-a.self, a.name, std::string_view(a.category)) <

@@ -160,7 +160,7 @@ class LMP_API Variable {
   bool is_leaf() const noexcept { return grad_fn() == nullptr; }
   /// Makes a leaf of this handle, or stops it from being one. Throws AutogradError for the result
   /// of an op (use detach()), TypeError for types that are not floating.
-  const Variable& requires_grad_(bool value = true) &;
+  const Variable& requires_grad_(bool value = true) &;  // NOLINT(readability-identifier-naming)
   /// The same value without a gradient: shares the memory, not the graph. Inside jvp its tangent
   /// is zero.
   Variable detach() const;

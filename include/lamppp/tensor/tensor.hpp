@@ -85,8 +85,8 @@ class LMP_API Tensor {
   Tensor(Tensor&& other) noexcept
       : storage_(std::move(other.storage_)),
         data_(std::exchange(other.data_, nullptr)),
-        shape_(other.shape_),
-        strides_(other.strides_),
+        shape_(std::move(other.shape_)),
+        strides_(std::move(other.strides_)),
         type_(other.type_),
         contiguous_(std::exchange(other.contiguous_, false)) {
     other.shape_.clear();
