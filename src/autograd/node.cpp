@@ -39,8 +39,9 @@ struct Node::Lock {
 };
 
 Node::~Node() {
-  drop_saved();
-  delete extras_.load(std::memory_order_relaxed);
+  if (num_saved_ != 0) drop_saved();
+  if (NodeExtras* more = extras_.load(std::memory_order_relaxed)) [[unlikely]]
+    delete more;
   if (gradient_) {
     gradient_->~Tensor();
     tensor::detail::cpu_deallocate(gradient_, sizeof(Tensor));
@@ -76,7 +77,8 @@ void Node::dispose(Node* node) noexcept {
 void Node::drop_saved() noexcept {
   for (int i = 0; i < num_saved_; ++i) saved_[i].~Saved();
   num_saved_ = 0;
-  if (NodeExtras* more = extras()) more->packed.clear();
+  if (NodeExtras* more = extras()) [[unlikely]]
+    more->packed.clear();
 }
 
 void Node::begin_use(bool keep) {

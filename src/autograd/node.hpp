@@ -15,8 +15,11 @@
 namespace lmp::autograd {
 
 struct VariableAccess {
-  static Variable make(Tensor data, detail::NodeHandle node) {
+  static Variable make(Tensor&& data, detail::NodeHandle node) {
     return Variable(std::move(data), std::move(node));
+  }
+  static Variable make(const Tensor& data, detail::NodeHandle node) {
+    return Variable(Tensor(data), std::move(node));
   }
   static Node* node(const Variable& v) noexcept { return v.node_.get(); }
   static const detail::NodeHandle& handle(const Variable& v) noexcept { return v.node_; }

@@ -384,7 +384,8 @@ class AnyPointwise final : public AnyOp {
   Number numbers_[3] = {0, 0, 0};
 };
 
-Variable pointwise_seen(OpId id, const VariableOperand* in, int count, const CallSite& site) {
+[[gnu::cold]] Variable pointwise_seen(OpId id, const VariableOperand* in, int count,
+                                      const CallSite& site) {
   const CallScope scope(site);
   const Variable* variables[3] = {};
   std::size_t n = 0;

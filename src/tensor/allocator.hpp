@@ -86,7 +86,7 @@ void* cpu_allocate_slow(std::size_t bytes);
 void cpu_deallocate_slow(void* pointer, std::size_t bytes) noexcept;
 
 /// `bytes` of uninitialised memory at a multiple of 64, or OutOfMemoryError.
-[[nodiscard]] inline void* cpu_allocate(std::size_t bytes) {
+[[nodiscard, gnu::always_inline]] inline void* cpu_allocate(std::size_t bytes) {
   if (bytes <= kSmallBytes) {
     ThreadCache& cache = *thread_state.cache;
     ThreadCache::Bin& bin = cache.bins[static_cast<std::size_t>(size_class(bytes))];

@@ -267,7 +267,7 @@ class LMP_API Variable {
 
  private:
   friend struct VariableAccess;
-  Variable(Tensor data, detail::NodeHandle node) noexcept
+  Variable(Tensor&& data, detail::NodeHandle&& node) noexcept
       : data_(std::move(data)), node_(std::move(node)) {}
 
   HookHandle add_gradient_hook(std::shared_ptr<detail::GradientHook> hook) const;
