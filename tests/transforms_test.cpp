@@ -558,6 +558,38 @@ TEST(ControlFlow, WritingInsideIsAnError) {
   refused([](const Variable& x) { return (x * 2).data().fill(1), x; });
 }
 
+TEST(ControlFlow, TangentsWrittenBeforeTheyAreReadAreAnError) {
+  const Function cube = [](const Variable& x) { return x * x * x; };
+  const auto written_in = [&](const auto& run) {
+    const Variable t = vector_of({1, 0.5});
+    const std::string message = message_of<AutogradError>([&] {
+      run(vector_of({1, 2}), t, [&] { t.fill(100); });
+    });
+    EXPECT_TRUE(contains(message, "changed in place")) << message;
+  };
+  written_in([&](const Variable& x, const Variable& t, const auto& write) {
+    jvp(
+        [&](const Variable& at) {
+          const auto pullback = vjp(cube, at);
+          write();
+          return pullback(lmp::ones({2}));
+        },
+        x, t);
+  });
+  written_in([&](const Variable& x, const Variable& t, const auto& write) {
+    vmap([&](const Variable& row) {
+      return jvp(
+                 [&](const Variable& at) {
+                   const auto pullback = vjp(cube, at);
+                   write();
+                   return pullback(lmp::ones({2}));
+                 },
+                 row, t)
+          .tangent;
+    })(expand_dims(x, 0));
+  });
+}
+
 TEST(ControlFlow, WhatOutlivesJvpIsItsValue) {
   Variable dual, recorded;
   const Variable x = vector_of({1, 2});
