@@ -558,6 +558,32 @@ TEST(ControlFlow, WritingInsideIsAnError) {
   refused([](const Variable& x) { return (x * 2).data().fill(1), x; });
 }
 
+TEST(ControlFlow, LeavesAreNotRebound) {
+  Variable w = leaf({1, 2});
+  const auto add = [&](const Variable& x) {
+    w += x;
+    return w;
+  };
+  const Variable x = vector_of({1, 2});
+  EXPECT_TRUE(contains(message_of<AutogradError>([&] { jvp(add, x, x); }), "in place on a leaf"));
+  EXPECT_TRUE(contains(message_of<AutogradError>([&] {
+                         vmap(add)(lmp::ones({3, 2}));
+                       }),
+                       "in place on a leaf"));
+  EXPECT_TRUE(w.is_leaf() && w.requires_grad());
+  expect_near(values(w), {1, 2});
+}
+
+TEST(ControlFlow, BackwardInsideSaysThatItIsInside) {
+  const Variable w = leaf({1, 2}), x = vector_of({1, 2});
+  const auto f = [&](const Variable& at) {
+    const Variable loss = lmp::sum(w * at);
+    loss.backward();
+    return loss;
+  };
+  EXPECT_TRUE(contains(message_of<AutogradError>([&] { jvp(f, x, x); }), "inside jvp or vmap"));
+}
+
 TEST(ControlFlow, TangentsWrittenBeforeTheyAreReadAreAnError) {
   const Function cube = [](const Variable& x) { return x * x * x; };
   const auto written_in = [&](const auto& run) {
