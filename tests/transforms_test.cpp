@@ -2,6 +2,7 @@
 // behind. Closed forms and vmap have files of their own.
 
 #include <array>
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -614,6 +615,44 @@ TEST(ControlFlow, TangentsWrittenBeforeTheyAreReadAreAnError) {
           .tangent;
     })(expand_dims(x, 0));
   });
+}
+
+// Structs are taken apart where they say how, and are refused by the compiler where they do not.
+struct Layer {
+  Variable weight, bias;
+  template <class F>
+  void each_variable(F&& f) {
+    f(weight);
+    f(bias);
+  }
+};
+struct Opaque {
+  Variable weight;
+};
+static_assert(autograd::detail::holds_variables<Layer>() &&
+              autograd::detail::holds_variables<std::vector<Layer>>());
+static_assert(autograd::detail::holds_variables<std::map<std::string, Variable>>());
+static_assert(autograd::detail::holds_variables<std::tuple<int, Variable>>());
+static_assert(!autograd::detail::holds_variables<Opaque>() &&
+              !autograd::detail::holds_variables<double>() &&
+              !autograd::detail::holds_variables<std::vector<int>>() &&
+              !autograd::detail::holds_variables<std::string>() &&
+              !autograd::detail::holds_variables<std::tuple<>>() &&
+              !autograd::detail::holds_variables<std::map<std::string, Tensor>>());
+
+TEST(Transforms, StructsThatListTheirVariables) {
+  const auto f = [](const Layer& l) { return lmp::sum(l.weight * l.weight * l.bias); };
+  const Layer at{vector_of({1, 2}), vector_of({3, 4})};
+  const Layer gradient = value_and_grad(f)(at).gradient;
+  expect_near(values(gradient.weight), {6, 16});
+  expect_near(values(gradient.bias), {1, 4});
+  const Layer along{vector_of({1, 0}), vector_of({0, 1})};
+  EXPECT_EQ(jvp(f, at, along).tangent.item(), 10);
+  const std::map<std::string, Variable> named{{"w", vector_of({1, 2})}};
+  expect_near(
+      values(value_and_grad([](const auto& p) { return lmp::sum(p.at("w") * p.at("w")); })(named)
+                 .gradient.at("w")),
+      {2, 4});
 }
 
 TEST(ControlFlow, WhatOutlivesJvpIsItsValue) {
