@@ -2,7 +2,9 @@
 
 #include <cxxabi.h>
 
+#include <cstdint>
 #include <cstdlib>
+#include <limits>
 #include <optional>
 
 #include "autograd/intercept.hpp"
@@ -221,6 +223,10 @@ std::vector<Variable> record(const std::shared_ptr<AnyFunction>& f, const Functi
       saved.push_back(v.data());
     }
   }
+  constexpr std::size_t kMost = std::numeric_limits<std::uint16_t>::max();
+  if (saved.size() > kMost)
+    throw ValueError(concat("save_for_backward of '", f->name, "': ", saved.size(),
+                            " values; at most ", kMost, " can be saved, stack() some"));
   std::vector<ResultInfo> infos;
   for (const Tensor& t : values) infos.push_back({t.shape(), t.type(), t.device()});
   NodeBuilder builder = NodeBuilder::make<FunctionNode>(
