@@ -215,6 +215,9 @@ class Engine final : public Pass<V> {
       }
       if (node.has_handles() && this->gradient_.defined()) node.keep_gradient(this->gradient_);
     }
+    if constexpr (std::is_same_v<V, Tensor>)
+      if (node.trace != 0) [[unlikely]]
+        refuse_lanes(node);
     node.begin_use(retain_);
     const Use use{node, retain_};
     // What gradients record belongs to the line of the operation itself.
@@ -229,6 +232,14 @@ class Engine final : public Pass<V> {
         node.backward(*this);
     });
     this->gradient_ = V();
+  }
+
+  // Kernels read memory, and a value under vmap has none; a graph that outlived its vmap may hold
+  // such values.
+  static void refuse_lanes(const Node& node) {
+    for (int i = 0; i < node.num_saved(); ++i)
+      if (const Tensor& t = node.saved(i).tensor; t.defined())
+        tensor::detail::check_defined(node.name(), t);
   }
 
   struct Use {
