@@ -820,6 +820,15 @@ TEST(VmapErrors, GraphsThatOutliveTheirCallAreRefused) {
   })(xs);
 }
 
+TEST(VmapErrors, HooksReturnValues) {
+  Variable kept;
+  vmap([&](const Variable& x) { return kept = x; })(lmp::ones({3, 2}));
+  const Variable w = testing::leaf({1, 2}), y = w * w;
+  y.register_hook([&](const Variable&) { return kept; });
+  EXPECT_THROW((y * y).backward(), AutogradError);
+  EXPECT_FALSE(w.has_grad());
+}
+
 TEST(VmapErrors, SayWhatWasGivenAndWhatToDo) {
   const Variable xs = vector_of({1, 2, 3});
   using V = const Variable&;

@@ -295,6 +295,7 @@ class Engine final : public Pass<V> {
           "saved-tensor hooks: unpack returned ",
           t.defined() ? concat(t.type(), " of shape ", t.shape()) : std::string("nothing"),
           " for a tensor of '", node.name(), "' that was ", given.type, " of shape ", given.shape));
+    tensor::detail::check_defined(node.name(), t);  // no value under vmap
     return Saved(std::move(t));
   }
 

@@ -129,10 +129,12 @@ class FunctionNode final : public Node {
         throw ShapeError(concat("backward of '", name(), "' returned a gradient of shape ",
                                 g.shape(), " for operand ", i, ", which has shape ",
                                 pass.shape(i)));
-      if constexpr (std::is_same_v<V, Variable>)
+      if constexpr (std::is_same_v<V, Variable>) {
         pass.add(i, g);
-      else
+      } else {
+        tensor::detail::check_defined(name(), g.data());  // no value under vmap
         pass.add(i, g.data());
+      }
     }
   }
 
