@@ -406,6 +406,13 @@ TEST(Checkpoint, ExceptionsOfTheFunction) {
   EXPECT_EQ(live_bytes(), start);
 }
 
+TEST(Checkpoint, UndefinedResultsAreErrorsThatNameIt) {
+  const std::string message = message_of<Error>([] {
+    checkpoint([](const Variable& x) { return std::pair(x * x, Variable()); }, leaf({1}));
+  });
+  EXPECT_TRUE(contains(message, "checkpoint: undefined")) << message;
+}
+
 void expect_refused(const Variable& y) {
   const std::string message = message_of<AutogradError>([&] { sum(y).backward(); });
   EXPECT_TRUE(contains(message, "checkpoint")) << message;

@@ -1019,5 +1019,24 @@ TEST(FunctionThreads, OneGraphAndManyGraphs) {
   });
 }
 
+struct SavesMany {
+  static constexpr const char* name = "saves_many";
+  std::size_t count;
+  Variable forward(FunctionContext& context, const Variable& x) {
+    context.save_for_backward(std::vector<Variable>(count, x));
+    return x * 2;
+  }
+  Variable backward(FunctionContext& context, const Variable& g) {
+    return g * 2 * (context.saved().back() / context.saved().front());
+  }
+};
+
+TEST(Function, SavesAsManyAsFitAndNoMore) {
+  const Variable x(lmp::ones({2}), true);
+  sum(apply(SavesMany{65535}, x)).backward();
+  EXPECT_EQ(x.grad().to_vector<double>(), (std::vector<double>{2, 2}));
+  EXPECT_THROW(apply(SavesMany{65536}, x), ValueError);
+}
+
 }  // namespace
 }  // namespace lmp

@@ -2,6 +2,7 @@
 // behind. Closed forms and vmap have files of their own.
 
 #include <array>
+#include <map>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -556,6 +557,102 @@ TEST(ControlFlow, WritingInsideIsAnError) {
   refused([](const Variable& x) { return x.data() += 1, x; });
   refused([](const Variable& x) { return x.data() *= x.data(), x; });
   refused([](const Variable& x) { return (x * 2).data().fill(1), x; });
+}
+
+TEST(ControlFlow, LeavesAreNotRebound) {
+  Variable w = leaf({1, 2});
+  const auto add = [&](const Variable& x) {
+    w += x;
+    return w;
+  };
+  const Variable x = vector_of({1, 2});
+  EXPECT_TRUE(contains(message_of<AutogradError>([&] { jvp(add, x, x); }), "in place on a leaf"));
+  EXPECT_TRUE(contains(message_of<AutogradError>([&] {
+                         vmap(add)(lmp::ones({3, 2}));
+                       }),
+                       "in place on a leaf"));
+  EXPECT_TRUE(w.is_leaf() && w.requires_grad());
+  expect_near(values(w), {1, 2});
+}
+
+TEST(ControlFlow, BackwardInsideSaysThatItIsInside) {
+  const Variable w = leaf({1, 2}), x = vector_of({1, 2});
+  const auto f = [&](const Variable& at) {
+    const Variable loss = lmp::sum(w * at);
+    loss.backward();
+    return loss;
+  };
+  EXPECT_TRUE(contains(message_of<AutogradError>([&] { jvp(f, x, x); }), "inside jvp or vmap"));
+}
+
+TEST(ControlFlow, TangentsWrittenBeforeTheyAreReadAreAnError) {
+  const Function cube = [](const Variable& x) { return x * x * x; };
+  const auto written_in = [&](const auto& run) {
+    const Variable t = vector_of({1, 0.5});
+    const std::string message = message_of<AutogradError>([&] {
+      run(vector_of({1, 2}), t, [&] { t.fill(100); });
+    });
+    EXPECT_TRUE(contains(message, "changed in place")) << message;
+  };
+  written_in([&](const Variable& x, const Variable& t, const auto& write) {
+    jvp(
+        [&](const Variable& at) {
+          const auto pullback = vjp(cube, at);
+          write();
+          return pullback(lmp::ones({2}));
+        },
+        x, t);
+  });
+  written_in([&](const Variable& x, const Variable& t, const auto& write) {
+    vmap([&](const Variable& row) {
+      return jvp(
+                 [&](const Variable& at) {
+                   const auto pullback = vjp(cube, at);
+                   write();
+                   return pullback(lmp::ones({2}));
+                 },
+                 row, t)
+          .tangent;
+    })(expand_dims(x, 0));
+  });
+}
+
+// Structs are taken apart where they say how, and are refused by the compiler where they do not.
+struct Layer {
+  Variable weight, bias;
+  template <class F>
+  void each_variable(F&& f) {
+    f(weight);
+    f(bias);
+  }
+};
+struct Opaque {
+  Variable weight;
+};
+static_assert(autograd::detail::holds_variables<Layer>() &&
+              autograd::detail::holds_variables<std::vector<Layer>>());
+static_assert(autograd::detail::holds_variables<std::map<std::string, Variable>>());
+static_assert(autograd::detail::holds_variables<std::tuple<int, Variable>>());
+static_assert(!autograd::detail::holds_variables<Opaque>() &&
+              !autograd::detail::holds_variables<double>() &&
+              !autograd::detail::holds_variables<std::vector<int>>() &&
+              !autograd::detail::holds_variables<std::string>() &&
+              !autograd::detail::holds_variables<std::tuple<>>() &&
+              !autograd::detail::holds_variables<std::map<std::string, Tensor>>());
+
+TEST(Transforms, StructsThatListTheirVariables) {
+  const auto f = [](const Layer& l) { return lmp::sum(l.weight * l.weight * l.bias); };
+  const Layer at{vector_of({1, 2}), vector_of({3, 4})};
+  const Layer gradient = value_and_grad(f)(at).gradient;
+  expect_near(values(gradient.weight), {6, 16});
+  expect_near(values(gradient.bias), {1, 4});
+  const Layer along{vector_of({1, 0}), vector_of({0, 1})};
+  EXPECT_EQ(jvp(f, at, along).tangent.item(), 10);
+  const std::map<std::string, Variable> named{{"w", vector_of({1, 2})}};
+  expect_near(
+      values(value_and_grad([](const auto& p) { return lmp::sum(p.at("w") * p.at("w")); })(named)
+                 .gradient.at("w")),
+      {2, 4});
 }
 
 TEST(ControlFlow, WhatOutlivesJvpIsItsValue) {

@@ -785,6 +785,52 @@ TEST(VmapErrors, WhatOutlivesItsCallIsRefused) {
   EXPECT_EQ(live_bytes(), before);
 }
 
+TEST(VmapErrors, GraphsThatOutliveTheirCallAreRefused) {
+  const Variable xs(Tensor({1.0, 2.0, 3.0, 4.0}, {2, 2}));
+  const auto refused = [](const auto& run) {
+    const std::string message = message_of<Error>(run);
+    EXPECT_TRUE(contains(message, "mul: under vmap")) << message;
+  };
+  Variable loss, input;
+  std::function<Variable(const Variable&)> pull;
+  vmap([&](const Variable& x) {
+    const auto pullback = vjp([](const Variable& at) { return at * at; }, x);
+    pull = [pullback](const Variable& g) { return pullback(g); };
+    input = x;
+    input.requires_grad_();
+    loss = sum(input * input);
+    return x;
+  })(xs);
+  refused([&] { pull(lmp::ones({2})); });
+  refused([&] { loss.backward({.retain_graph = true}); });
+  refused([&] { grad({loss}, {input}, {.retain_graph = true}); });
+  refused([&] { grad({loss}, {input}, {.create_graph = true}); });
+  // Also where it is a vmap outside that still runs.
+  vmap([&](const Variable& x) {
+    const Variable y = [&] {
+      Variable w = x;
+      w.requires_grad_();
+      const Variable squared = w * w;
+      vmap([&](const Variable& v) {
+        loss = sum(squared * v);
+        return v;
+      })(xs);
+      return x;
+    }();
+    EXPECT_THROW(loss.backward(), Error);
+    return y;
+  })(xs);
+}
+
+TEST(VmapErrors, HooksReturnValues) {
+  Variable kept;
+  vmap([&](const Variable& x) { return kept = x; })(lmp::ones({3, 2}));
+  const Variable w = testing::leaf({1, 2}), y = w * w;
+  y.register_hook([&](const Variable&) { return kept; });
+  EXPECT_THROW((y * y).backward(), AutogradError);
+  EXPECT_FALSE(w.has_grad());
+}
+
 TEST(VmapErrors, SayWhatWasGivenAndWhatToDo) {
   const Variable xs = vector_of({1, 2, 3});
   using V = const Variable&;

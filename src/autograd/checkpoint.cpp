@@ -6,6 +6,7 @@
 #include "autograd/trace.hpp"
 #include "lamppp/autograd/hooks.hpp"
 #include "lamppp/autograd/ops.hpp"
+#include "tensor/checks.hpp"
 #include "tensor/format.hpp"
 #include "tensor/random_scope.hpp"
 
@@ -101,6 +102,7 @@ std::uint64_t hash_of(const Tensor& t) {
 std::vector<Seen> seen(const std::vector<Variable>& results) {
   std::vector<Seen> out;
   for (const Variable& v : results) {
+    tensor::detail::check_defined("checkpoint", v.data());
     out.emplace_back(v.data());
     out.back().version = 0;
     out.back().bits = hash_of(v.data());

@@ -216,6 +216,9 @@ class Engine final : public Pass<V> {
       }
       if (node.has_handles() && this->gradient_.defined()) node.keep_gradient(this->gradient_);
     }
+    if constexpr (std::is_same_v<V, Tensor>)
+      if (node.trace != 0) [[unlikely]]
+        refuse_lanes(node);
     node.begin_use(retain_);
     const Use use{node, retain_};
     // What gradients record belongs to the line of the operation itself.
@@ -230,6 +233,14 @@ class Engine final : public Pass<V> {
         node.backward(*this);
     });
     this->gradient_ = V();
+  }
+
+  // Kernels read memory, and a value under vmap has none; a graph that outlived its vmap may hold
+  // such values.
+  static void refuse_lanes(const Node& node) {
+    for (int i = 0; i < node.num_saved(); ++i)
+      if (const Tensor& t = node.saved(i).tensor; t.defined())
+        tensor::detail::check_defined(node.name(), t);
   }
 
   struct Use {
@@ -285,6 +296,7 @@ class Engine final : public Pass<V> {
           "saved-tensor hooks: unpack returned ",
           t.defined() ? concat(t.type(), " of shape ", t.shape()) : std::string("nothing"),
           " for a tensor of '", node.name(), "' that was ", given.type, " of shape ", given.shape));
+    tensor::detail::check_defined(node.name(), t);  // no value under vmap
     return Saved(std::move(t));
   }
 

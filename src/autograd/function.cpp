@@ -2,7 +2,9 @@
 
 #include <cxxabi.h>
 
+#include <cstdint>
 #include <cstdlib>
+#include <limits>
 #include <optional>
 
 #include "autograd/intercept.hpp"
@@ -127,10 +129,12 @@ class FunctionNode final : public Node {
         throw ShapeError(concat("backward of '", name(), "' returned a gradient of shape ",
                                 g.shape(), " for operand ", i, ", which has shape ",
                                 pass.shape(i)));
-      if constexpr (std::is_same_v<V, Variable>)
+      if constexpr (std::is_same_v<V, Variable>) {
         pass.add(i, g);
-      else
+      } else {
+        tensor::detail::check_defined(name(), g.data());  // no value under vmap
         pass.add(i, g.data());
+      }
     }
   }
 
@@ -221,6 +225,10 @@ std::vector<Variable> record(const std::shared_ptr<AnyFunction>& f, const Functi
       saved.push_back(v.data());
     }
   }
+  constexpr std::size_t kMost = std::numeric_limits<std::uint16_t>::max();
+  if (saved.size() > kMost)
+    throw ValueError(concat("save_for_backward of '", f->name, "': ", saved.size(),
+                            " values; at most ", kMost, " can be saved, stack() some"));
   std::vector<ResultInfo> infos;
   infos.reserve(values.size());
   for (const Tensor& t : values) infos.push_back({t.shape(), t.type(), t.device()});

@@ -2,6 +2,7 @@
 
 #include "autograd/hook_list.hpp"
 #include "lamppp/autograd/ops.hpp"
+#include "tensor/checks.hpp"
 #include "tensor/format.hpp"
 
 namespace lmp::autograd {
@@ -98,10 +99,12 @@ V replacement(const char* what, const Node& node, const V& old, Variable made, c
     throw DeviceError(concat(what, " of '", node.name(), "' returned a gradient on ", made.device(),
                              " in the place of one on ", plain(old).device()));
   if (made.type() != type) made = astype(made, type);
-  if constexpr (std::is_same_v<V, Tensor>)
+  if constexpr (std::is_same_v<V, Tensor>) {
+    tensor::detail::check_defined(what, made.data());  // no value under vmap
     return std::move(made).data();
-  else
+  } else {
     return made;
+  }
 }
 
 }  // namespace

@@ -38,7 +38,7 @@ struct Edge {
 };
 
 /// How often the memory behind a tensor was written in place; of a value inside a transform, the
-/// memory behind that.
+/// memory behind that and behind its tangents.
 std::uint32_t version_of(const Tensor& t) noexcept;
 
 /// A tensor (or number) that backward reads, with its version when it was saved.

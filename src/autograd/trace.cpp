@@ -140,9 +140,11 @@ const Tensor& plain_value(const Variable& v) noexcept {
 }
 
 std::uint32_t version_of(const Tensor& t) noexcept {
-  const Tensor* plain = &t;
-  while (const Traced* what = traced(*plain)) plain = &what->value.data();
-  return plain->version();
+  const Traced* what = traced(t);
+  if (!what) return t.version();
+  // Versions only grow, so the sum changes where the memory of the value or of a tangent does.
+  const std::uint32_t value = version_of(what->value.data());
+  return what->tangent.defined() ? value + version_of(what->tangent.data()) : value;
 }
 
 Variable Variable::detach() const { return detached(*this); }

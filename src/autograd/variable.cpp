@@ -90,15 +90,14 @@ void refuse_inference(const char* what) {
 }  // namespace
 
 void Variable::backward(const BackwardOptions& options) const {
-  if (!requires_grad())
-    throw AutogradError(
-        "backward: nothing here requires a gradient; make a Variable with requires_grad = true, "
-        "and "
-        "compute outside NoGradGuard");
-  if (node_.get()->trace != 0 && node_level(*node_.get()) > 0)
+  if (value_level(data_) > 0 || (node_ && node_level(*node_.get()) > 0))
     throw AutogradError(
         "backward: inside jvp or vmap a gradient is a value of its own, and no leaf can hold it; "
         "use grad or value_and_grad");
+  if (!requires_grad())
+    throw AutogradError(
+        "backward: nothing here requires a gradient; make a Variable with requires_grad = true, "
+        "and compute outside NoGradGuard");
   refuse_inference("backward");
   Tensor seed;
   if (options.gradient) {
@@ -124,11 +123,10 @@ const Variable& Variable::fill(Number value) const {
 namespace {
 // True where an in-place operator writes into the value: nothing is recorded.
 bool writes_in_place(const char* op, const Variable& x, const Variable* other) {
-  if (autograd_thread.intercepted &&
-      (value_level(x.data()) > 0 || (other && value_level(other->data()) > 0)))
-    return false;
+  const bool seen = autograd_thread.intercepted &&
+                    (value_level(x.data()) > 0 || (other && value_level(other->data()) > 0));
   const bool other_requires = other && other->requires_grad();
-  if (!autograd_thread.recording || (!x.requires_grad() && !other_requires)) return true;
+  if (!autograd_thread.recording || (!x.requires_grad() && !other_requires)) return !seen;
   if (x.requires_grad() && x.is_leaf())
     throw AutogradError(
         concat(op,

@@ -18,7 +18,8 @@
 /// in the mathematical sense: what it returns has to depend on its arguments, not on what was
 /// called before. They compose in any order and to any depth: hessian is jvp of value_and_grad
 /// under vmap. Where an argument is a Tensor it becomes a Variable; lists (`std::vector`), pairs,
-/// tuples and arrays of them are taken apart, anything else is handed on.
+/// tuples and arrays of them are taken apart, as are structs with a member `each_variable(f)` that
+/// calls f for each of their Variables; anything else is handed on.
 namespace lmp::autograd {
 
 namespace detail {
@@ -77,6 +78,33 @@ void each_variable(T& value, F&& f) {
     if constexpr (!std::is_arithmetic_v<typename T::value_type>)
       for (auto& part : value) each_variable(part, f);
   }
+}
+
+// Whether each_variable may find any in a value of this type.
+template <class T>
+constexpr bool holds_variables() {
+  if constexpr (std::is_same_v<T, Variable>) {
+    return true;
+  } else if constexpr (requires(T & value, void (&f)(Variable&)) { value.each_variable(f); }) {
+    return true;
+  } else if constexpr (requires { std::tuple_size<T>::value; }) {
+    return []<std::size_t... I>(std::index_sequence<I...>) {
+      return (holds_variables<std::remove_cv_t<std::tuple_element_t<I, T>>>() || ...);
+    }
+    (std::make_index_sequence<std::tuple_size_v<T>>());
+  } else if constexpr (requires { typename T::allocator_type; }) {
+    return holds_variables<typename T::value_type>();
+  } else {
+    return false;
+  }
+}
+// What is differentiated has to be found: anything else would come back as its own gradient.
+template <class T>
+constexpr void require_variables() {
+  static_assert(holds_variables<T>(),
+                "an argument to differentiate has to be a Variable or Tensor, or a list or tuple "
+                "of them; a struct needs a member each_variable(f) that calls f for each of its "
+                "Variables");
 }
 
 template <class T>
@@ -211,6 +239,7 @@ class ValueAndGradOf {
   auto operator()(const A&... arguments) const {
     static_assert(((I < sizeof...(A)) && ...), "value_and_grad: there is no such argument");
     std::tuple<Kept<A>...> all(kept(arguments)...);
+    (require_variables<std::tuple_element_t<I, std::tuple<Kept<A>...>>>(), ...);
     ReverseInputs inputs(name_);
     const Variable value = [&]() -> Variable {
       const EnableGradGuard recording;
@@ -282,6 +311,7 @@ class Vjp {
 /// Variable, or a list or tuple of them.
 template <class F, class X>
 auto vjp(F&& f, const X& x) {
+  detail::require_variables<detail::Kept<X>>();
   auto inputs = std::make_shared<detail::ReverseInputs>("vjp");
   const EnableGradGuard recording;
   detail::Kept<X> argument = detail::kept(x);
@@ -310,6 +340,7 @@ namespace detail {
 
 template <class F, class X, class T>
 auto jvp(const char* name, F&& f, const X& x, const T& tangent) {
+  require_variables<Kept<X>>();
   Kept<X> dual = kept(x);
   const std::vector<Variable> tangents = variables_of(kept(tangent));
   check_tangents(name, variables_of(dual).size(), tangents.size());

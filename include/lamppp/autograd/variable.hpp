@@ -184,7 +184,8 @@ class LMP_API Variable {
   /// made the value goes on backwards, before lmp::grad returns it. What the hook returns, if
   /// anything, takes its place. `hook` is a callable of `const Variable&` or `const Tensor&` that
   /// returns nothing, a Tensor or a Variable; it outlives this handle, as long as the graph does,
-  /// and must not own this Variable (that would keep both forever). Hooks run in the order they
+  /// and must not own this Variable (that would keep both forever). It must not write into the
+  /// gradient, whose memory others may share: return a new one. Hooks run in the order they
   /// were made. One that throws ends the pass. Throws AutogradError where requires_grad() is false.
   template <class F>
   HookHandle register_hook(F hook) const;
