@@ -710,8 +710,10 @@ TEST(VmapErrors, ValuesCannotBeRead) {
       {"masked_select", [](V x) { (void)lmp::masked_select(x, (x > 0).data()); }},
       {"", [](V x) { (void)x[(x > 0).data()]; }},
   };
-  for (const auto& [op, read] : reads)
+  for (const auto& entry : reads)
     for (const bool deeper : {false, true}) {
+      const auto& op = entry.first;
+      const auto& read = entry.second;
       SCOPED_TRACE(op);
       const std::string message = message_of<AutogradError>([&] {
         vmap([&](V x) {

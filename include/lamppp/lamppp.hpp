@@ -8,6 +8,7 @@
 #include "lamppp/autograd/core.hpp"
 #include "lamppp/data/core.hpp"
 #include "lamppp/error.hpp"
+#include "lamppp/profiler.hpp"
 #include "lamppp/tensor/core.hpp"
 
 /// Everyday names of Lamp++. The ops take a Tensor or a Variable alike: `lmp::exp(x)`.
@@ -36,13 +37,18 @@ using tensor::set_num_threads;
 
 using autograd::AnomalyGuard;
 using autograd::apply;
+using autograd::Axes;
 using autograd::BackwardOptions;
 using autograd::checkpoint;
+using autograd::draw_graph;
+using autograd::DrawOptions;
 using autograd::EnableGradGuard;
 using autograd::FunctionContext;
 using autograd::grad;
 using autograd::gradcheck;
+using autograd::gradgradcheck;
 using autograd::GradOptions;
+using autograd::GraphDrawing;
 using autograd::hessian;
 using autograd::HookHandle;
 using autograd::hvp;

@@ -36,7 +36,7 @@ struct Input {
     if (packed) tensor = Tensor();
   }
   Variable get() const {
-    if (packed) return Variable(packed->unpack(), requires_grad);
+    if (packed) return Variable(packed->unpack("checkpoint"), requires_grad);
     if (tensor.version() != version)
       throw AutogradError(concat("checkpoint: an input of shape ", tensor.shape(),
                                  " was changed in place since the first call", kRemedy));
@@ -44,13 +44,40 @@ struct Input {
   }
 };
 
+std::uint64_t mix(std::uint64_t h, std::uint64_t v) {
+  h = (h ^ v) * 0x9E3779B97F4A7C15u;
+  return h ^ (h >> 29);
+}
+
+// A number that most likely differs where tensors do: of a few elements spread over it, since every
+// tensor that a region saves is asked for it. A result can be the same by chance, such as zero,
+// where what the gradient reads is not.
+std::uint64_t sample_of(const Tensor& t) {
+  constexpr std::size_t kMost = 16;
+  if (t.device() != DeviceType::CPU) return 0;
+  const std::size_t n = t.numel(), count = std::min(n, kMost), size = tensor::size_of(t.type());
+  const auto* at = static_cast<const std::byte*>(t.data());
+  std::uint64_t h = 0;
+  for (std::size_t k = 0; k < count; ++k) {
+    std::size_t rest = count == 1 ? 0 : k * (n - 1) / (count - 1);
+    std::int64_t offset = 0;
+    for (std::size_t d = t.shape().size(); d-- > 0; rest /= t.shape()[d])
+      offset += static_cast<std::int64_t>(rest % t.shape()[d]) * t.strides()[d];
+    std::uint64_t word = 0;
+    std::memcpy(&word, at + offset * static_cast<std::int64_t>(size), size);
+    h = mix(h, word);
+  }
+  return h;
+}
+
 // Of one saved tensor, or one result: what has to be the same the second time.
 struct Seen {
   Shape shape;
   DataType type;
   std::uint32_t version = 0;
   std::uint64_t bits = 0;
-  explicit Seen(const Tensor& t) : shape(t.shape()), type(t.type()), version(t.version()) {}
+  explicit Seen(const Tensor& t)
+      : shape(t.shape()), type(t.type()), version(t.version()), bits(sample_of(t)) {}
   bool operator==(const Seen&) const = default;
 };
 
@@ -60,12 +87,7 @@ std::uint64_t hash_of(const Tensor& t) {
   const std::size_t bytes = dense.numel() * tensor::size_of(dense.type());
   const auto* at = static_cast<const unsigned char*>(dense.data());
   constexpr std::size_t kLanes = 4, kStep = kLanes * sizeof(std::uint64_t);
-  constexpr std::uint64_t kPrime = 0x9E3779B97F4A7C15u;
   std::uint64_t lanes[kLanes] = {1, 2, 3, 4};
-  const auto mix = [](std::uint64_t h, std::uint64_t v) {
-    h = (h ^ v) * kPrime;
-    return h ^ (h >> 29);
-  };
   std::size_t i = 0;
   for (; i + kStep <= bytes; i += kStep) {
     std::uint64_t words[kLanes];
@@ -94,6 +116,7 @@ struct CheckpointRegion::State {
   std::vector<Seen> saved, results;
   std::mutex mutex;                // two passes may want the same region at once
   std::vector<Tensor> recomputed;  // each handed out once
+  bool running = false;            // the first call: it may run passes of its own
 };
 
 namespace {
@@ -122,8 +145,10 @@ void compute_again(CheckpointRegion& region, State& state) {
     results = seen(region.results());
     region.drop_results();
   }
-  bool same = results == state.results && collect.tensors.size() == state.saved.size();
-  for (std::size_t i = 0; same && i < collect.tensors.size(); ++i)
+  bool same = state.running
+                  ? collect.tensors.size() >= state.saved.size()
+                  : results == state.results && collect.tensors.size() == state.saved.size();
+  for (std::size_t i = 0; same && i < state.saved.size(); ++i)
     same = Seen(collect.tensors[i]) == state.saved[i];
   if (!same)
     throw AutogradError(
@@ -137,7 +162,7 @@ class Dropped final : public PackedTensor {
  public:
   Dropped(std::shared_ptr<CheckpointRegion> region, State& state, std::size_t number)
       : region_(std::move(region)), state_(state), number_(number) {}
-  Tensor unpack() override {
+  Tensor unpack(const char*) override {
     const std::lock_guard lock(state_.mutex);
     if (state_.recomputed.empty() || !state_.recomputed[number_].defined())
       compute_again(*region_, state_);
@@ -169,7 +194,10 @@ void CheckpointRegion::run(const std::vector<Variable>& inputs) {
   state_->generator = tensor::default_generator();
   {
     const SavedTensorHooksScope scope(drop);
+    state_->running = true;
     call(inputs);
+    state_->running = false;
+    state_->recomputed.clear();
   }
   state_->results = seen(results());
 }

@@ -6,12 +6,14 @@
 #include <optional>
 #include <string>
 #include <unordered_map>
+#include <utility>
 
 #include "autograd/hook_list.hpp"
 #include "autograd/trace.hpp"
 #include "lamppp/autograd/ops.hpp"
 #include "tensor/access.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/profile_scope.hpp"
 
 namespace lmp::autograd {
 
@@ -38,9 +40,16 @@ struct PoolAllocator {
 };
 template <class T>
 using PoolVector = std::vector<T, PoolAllocator<T>>;
+template <class K, class T>
+using PoolMap =
+    std::unordered_map<K, T, std::hash<K>, std::equal_to<K>, PoolAllocator<std::pair<const K, T>>>;
 
-// The first element that is not finite, for the message.
-[[noreturn]] void not_finite(const Node& node, int input, const Tensor& gradient) {
+// What a gradient that an AnomalyGuard looks at is; else the number of the operand that an
+// operation computed it for.
+enum : int { kSeed = -1, kSum = -2, kHook = -3 };
+
+// Throws, naming the first element of `gradient` that is not finite.
+[[noreturn]] void not_finite(const Node& node, int what, const Tensor& gradient) {
   const std::vector<double> values = gradient.to_vector<double>();
   std::size_t at = 0;
   while (std::isfinite(values[at])) ++at;
@@ -49,20 +58,20 @@ using PoolVector = std::vector<T, PoolAllocator<T>>;
   for (std::size_t d = index.size(); d-- > 0; rest /= gradient.shape()[d])
     index[d] = static_cast<std::int64_t>(rest % gradient.shape()[d]);
   const NodeExtras* extras = node.extras();
-  const std::string where =
-      !extras || extras->site.line() == 0
-          ? std::string(" (called outside any AnomalyGuard: its line is not known)")
-          : concat(", called at ", extras->site.file(), ":", extras->site.line(), ",");
-  throw AutogradError(concat("anomaly: ",
-                             input < 0 ? concat("the backward pass starts from a gradient of '",
-                                                node.name(), "'", where, " that")
-                                       : concat("the gradient that '", node.name(), "'", where,
-                                                " computes for operand ", input),
-                             " is ",
-                             std::isnan(values[at]) ? "nan"
-                             : values[at] > 0       ? "inf"
-                                                    : "-inf",
-                             " at ", index, " of shape ", gradient.shape()));
+  std::string name = concat("'", node.name(), "'");
+  if (extras && extras->site.line() != 0)
+    name += concat(", called at ", extras->site.file(), ":", extras->site.line(), ",");
+  else if (!node.is_leaf())
+    name += extras ? " (its line is not known)"
+                   : " (called outside any AnomalyGuard: its line is not known)";
+  const std::string value = std::isnan(values[at]) ? "nan" : values[at] > 0 ? "inf" : "-inf";
+  const std::string described =
+      what == kSeed   ? concat("the gradient of ", name, " that the backward pass starts from")
+      : what == kSum  ? concat("the sum of the gradients for the result of ", name)
+      : what == kHook ? concat("the gradient that a hook of ", name, " returned")
+                      : concat("the gradient that ", name, " computes for operand ", what);
+  throw AutogradError(
+      concat("anomaly: ", described, " is ", value, " at ", index, " of shape ", gradient.shape()));
 }
 
 /// `g` summed over the axes along which `shape` was broadcast to its shape.
@@ -102,7 +111,7 @@ class Engine final : public Pass<V> {
     if (captures_) find_needed(roots);
     for (Root<V>& r : roots) {
       if (!needed(r.node)) continue;
-      if (anomaly_) check_finite(r.node, -1, r.seed);
+      if (anomaly_) check_finite(r.node, kSeed, r.seed);
       receive(r.node, std::move(r.seed));
     }
   }
@@ -124,10 +133,10 @@ class Engine final : public Pass<V> {
   void add(int input, V gradient) override {
     const Edge& edge = this->node_->edge(input);
     if (!edge.node || !needed(edge.node)) return;
-    if (anomaly_) [[unlikely]]
-      check_finite(this->node_, input, gradient);
     if (gradient.shape() != edge.shape) gradient = sum_to(gradient, edge.shape);
     if (gradient.type() != edge.type) gradient = astype(gradient, edge.type);
+    if (anomaly_) [[unlikely]]
+      check_finite(this->node_, input, gradient);
     if (collected_) [[unlikely]] {
       V& held = (*collected_)[static_cast<std::size_t>(input)];
       held = held.defined() ? held + gradient : std::move(gradient);
@@ -154,6 +163,11 @@ class Engine final : public Pass<V> {
 
   void add_result(Node* to, std::size_t k, std::size_t count, V gradient) override {
     if (!needed(to)) return;
+    if (collected_) [[unlikely]] {
+      collected_->front() = std::move(gradient);
+      of_result_ = {k, count};
+      return;
+    }
     std::vector<V>& held = rare().results[to];
     held.resize(count);
     held[k] = held[k].defined() ? held[k] + gradient : std::move(gradient);
@@ -182,12 +196,17 @@ class Engine final : public Pass<V> {
   void visit() {
     Node& node = *this->node_;
     NodeExtras* const extras = node.extras();
-    if (extras) [[unlikely]]
+    if (anomaly_ && this->gradient_.defined()) [[unlikely]]
+      check_finite(&node, kSum, this->gradient_);
+    if (extras) [[unlikely]] {
       extras->hooks->run_gradient(this->gradient_, node);
+      if (anomaly_ && this->gradient_.defined()) check_finite(&node, kHook, this->gradient_);
+    }
     if (captures_) {
-      const auto [first, last] = wanted_->captured.equal_range(&node);
-      for (auto it = first; it != last; ++it) it->second->gradient = this->gradient_;
-      if (node.is_leaf() || !wanted_->runs.at(&node)) return;
+      const Mark& mark = wanted_->marks.find(&node)->second;
+      for (std::int32_t c = mark.capture; c >= 0; c = wanted_->next[static_cast<std::size_t>(c)])
+        (*captures_)[static_cast<std::size_t>(c)].gradient = this->gradient_;
+      if (!mark.leads) return;
     } else if constexpr (std::is_same_v<V, Tensor>) {
       if (node.is_leaf()) {
         node.add_gradient(std::move(this->gradient_));
@@ -203,10 +222,12 @@ class Engine final : public Pass<V> {
     std::optional<Replaced<const CallSite*>> site;
     if (anomaly_) [[unlikely]]
       site.emplace(&AutogradThread::site, extras ? &extras->site : &kUnknown);
-    if (extras) [[unlikely]]
-      backward_with(*extras);
-    else
-      node.backward(*this);
+    tensor::detail::profiled(node, [&] {
+      if (extras) [[unlikely]]
+        backward_with(*extras);
+      else
+        node.backward(*this);
+    });
     this->gradient_ = V();
   }
 
@@ -221,7 +242,11 @@ class Engine final : public Pass<V> {
     Node& node = *this->node_;
     struct Clear {
       Engine& engine;
-      ~Clear() { engine.unpacked_ = nullptr, engine.collected_ = nullptr; }
+      ~Clear() {
+        engine.unpacked_ = nullptr;
+        engine.collected_ = nullptr;
+        engine.of_result_ = {};
+      }
     } const clear{*this};
     std::vector<Saved> unpacked;
     for (std::size_t i = 0; i < extras.packed.size(); ++i)
@@ -235,6 +260,13 @@ class Engine final : public Pass<V> {
     node.backward(*this);
     collected_ = nullptr;
     extras.hooks->run_node(made, result, node);
+    if (anomaly_)
+      for (const V& gradient : made)
+        if (gradient.defined()) check_finite(&node, kHook, gradient);
+    if (const auto [k, count] = std::exchange(of_result_, {}); count != 0) {
+      if (made.front().defined()) add_result(node.edge(0).node, k, count, std::move(made.front()));
+      return;
+    }
     for (int i = 0; i < node.num_edges(); ++i)
       if (V& gradient = made[static_cast<std::size_t>(i)]; gradient.defined())
         receive(node.edge(i).node, std::move(gradient));
@@ -242,8 +274,10 @@ class Engine final : public Pass<V> {
 
   // What hooks give back for a slot has to be what they were given, but for its memory.
   Saved unpack(detail::PackedTensor& packed, int slot) const {
-    Tensor t = packed.unpack();
     const Node& node = *this->node_;
+    const Replaced<detail::SavedTensorHooks*> off(&AutogradThread::saved, nullptr);
+    const NoGradGuard unrecorded;
+    Tensor t = packed.unpack(node.name());
     const NodeExtras::Packed& given = node.extras()->given[static_cast<std::size_t>(slot)];
     if (!t.defined() || t.shape() != given.shape || t.type() != given.type)
       throw AutogradError(concat(
@@ -253,14 +287,14 @@ class Engine final : public Pass<V> {
     return Saved(std::move(t));
   }
 
-  // Throws where `gradient`, of input `input` of `node` or of its result (-1), is not finite.
-  static void check_finite(const Node* node, int input, const V& gradient) {
+  // Throws where `gradient`, for operand `what` of `node` or what else that says, is not finite.
+  static void check_finite(const Node* node, int what, const V& gradient) {
     const Tensor* t;
     if constexpr (std::is_same_v<V, Variable>)
       t = &plain_value(gradient);
     else
       t = &gradient;
-    if (tensor::ops::all(tensor::ops::isfinite(*t)).item() == 0) not_finite(*node, input, *t);
+    if (tensor::ops::all(tensor::ops::isfinite(*t)).item() == 0) not_finite(*node, what, *t);
   }
 
   std::uint32_t* find_slot(Node* node) {
@@ -323,37 +357,49 @@ class Engine final : public Pass<V> {
     std::push_heap(heap_.begin(), heap_.end());
   }
 
-  bool needed(Node* node) const { return !captures_ || wanted_->runs.contains(node); }
+  bool needed(Node* node) const {
+    if (!captures_) return true;
+    const auto found = wanted_->marks.find(node);
+    return found != wanted_->marks.end() && found->second.needed();
+  }
 
-  // The nodes from which a captured one is reached, by a walk with a stack of its own. runs[n]
-  // says whether n itself has to run; a captured node that leads to no other one only receives.
+  // Marks the nodes from which a captured one is reached, by a walk with a stack of its own.
   void find_needed(std::span<const Root<V>> roots) {
     wanted_ = std::make_unique<Wanted>();
-    for (Capture<V>& c : *captures_) wanted_->captured.emplace(c.node, &c);
-    std::unordered_map<Node*, int> state;  // edges looked at
-    std::unordered_map<Node*, bool> reaches;
-    std::vector<Node*> stack;
+    auto& marks = wanted_->marks;
+    wanted_->next.resize(captures_->size());
+    for (std::size_t c = 0; c < captures_->size(); ++c)
+      wanted_->next[c] =
+          std::exchange(marks[(*captures_)[c].node].capture, static_cast<std::int32_t>(c));
+    struct Step {
+      Node* node;
+      int next;
+      bool leads;
+    };
+    PoolVector<Step> stack;
     for (const Root<V>& r : roots) {
-      if (state.contains(r.node)) continue;
-      stack.push_back(r.node);
-      state[r.node] = 0;
+      if (std::exchange(marks[r.node].seen, true)) continue;
+      stack.push_back({r.node, 0, false});
       while (!stack.empty()) {
-        Node* node = stack.back();
-        int& next = state[node];
-        if (next < node->num_edges()) {
-          Node* to = node->edge(next++).node;
-          if (to && state.emplace(to, 0).second) stack.push_back(to);
+        Step& step = stack.back();
+        if (step.next < step.node->num_edges()) {
+          Node* to = step.node->edge(step.next).node;
+          if (!to) {
+            ++step.next;
+            continue;
+          }
+          Mark& mark = marks[to];
+          if (mark.seen) {  // by now also done, since graphs have no cycles
+            step.leads |= mark.needed();
+            ++step.next;
+          } else {
+            mark.seen = true;
+            stack.push_back({to, 0, false});
+          }
           continue;
         }
+        marks[step.node].leads = step.leads;
         stack.pop_back();
-        bool inner = false;
-        for (int i = 0; i < node->num_edges(); ++i) {
-          const Node* to = node->edge(i).node;
-          inner |= to && reaches[const_cast<Node*>(to)];
-        }
-        const bool captured = wanted_->captured.contains(node);
-        reaches[node] = inner || captured;
-        if (inner || captured) wanted_->runs[node] = inner;
       }
     }
   }
@@ -362,14 +408,21 @@ class Engine final : public Pass<V> {
   bool retain_;
   bool anomaly_;
   std::vector<V>* collected_ = nullptr;  // in the place of add(), where a node has hooks
+  std::pair<std::size_t, std::size_t> of_result_{};  // and of add_result(): k and count
   std::uint64_t order_ = 0;
   PoolVector<V> slots_;
   PoolVector<std::uint32_t> free_;
   PoolVector<Waiting> heap_;
-  // With captures: the nodes to visit, and whether they run or only receive.
+  // With captures: what the pass has to know of each node.
+  struct Mark {
+    std::int32_t capture = -1;  // the last one of this node; Wanted::next has the others
+    bool seen = false;
+    bool leads = false;  // to a captured node, so that it has to run
+    bool needed() const noexcept { return leads || capture >= 0; }
+  };
   struct Wanted {
-    std::unordered_map<Node*, bool> runs;
-    std::unordered_multimap<Node*, Capture<V>*> captured;
+    PoolMap<Node*, Mark> marks;
+    std::vector<std::int32_t> next;
   };
   std::unique_ptr<Wanted> wanted_;
   // What most passes do not need: slots of nodes that another pass works on, gradients of nodes

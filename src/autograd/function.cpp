@@ -3,11 +3,14 @@
 #include <cxxabi.h>
 
 #include <cstdlib>
+#include <optional>
 
 #include "autograd/intercept.hpp"
 #include "autograd/pass.hpp"
 #include "lamppp/autograd/ops.hpp"
+#include "lamppp/tensor/random.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/random_scope.hpp"
 
 namespace lmp::autograd {
 
@@ -175,6 +178,16 @@ std::size_t find(const std::vector<Variable>& list, const Variable& v) {
   return i;
 }
 
+// `operands` are told apart by their tensors when they are saved, so one that shares an earlier
+// one's but is another value in the graph is copied for forward.
+void tell_apart(std::vector<Variable>& operands, const std::vector<Variable>& in) {
+  for (std::size_t i = 1; i < operands.size(); ++i)
+    for (std::size_t j = 0; j < i; ++j)
+      if (same(operands[i].data(), operands[j].data()) &&
+          VariableAccess::node(in[i]) != VariableAccess::node(in[j]))
+        operands[i] = clone(operands[i]);
+}
+
 std::vector<Variable> run_forward(AnyFunction& f, FunctionContext& context,
                                   const std::vector<Variable>& in) {
   std::vector<Variable> out = f.forward(context, in);
@@ -252,6 +265,18 @@ std::vector<bool> wanted(const std::vector<Variable>& in, int graph) {
 std::vector<Variable> apply_any(const std::shared_ptr<AnyFunction>& f,
                                 const std::vector<Variable>& in);
 
+[[noreturn]] void refuse_lanes(const AnyFunction& f) {
+  throw AutogradError(concat("'", f.name,
+                             "' has no rule for vmap: its forward is written in Tensors; write it "
+                             "in Variables, or call it for each lane"));
+}
+
+bool in_any_lanes(const Variable& v) {
+  for (const Traced* t = traced(v.data()); t; t = traced(t->value.data()))
+    if (t->mapped) return true;
+  return false;
+}
+
 // On plain values, outside of all transforms.
 std::vector<Variable> apply_plain(const std::shared_ptr<AnyFunction>& f,
                                   const std::vector<Variable>& in, bool graph) {
@@ -262,6 +287,7 @@ std::vector<Variable> apply_plain(const std::shared_ptr<AnyFunction>& f,
   std::vector<Variable> computed;
   {
     const NoGradGuard unrecorded;
+    tell_apart(operands, in);
     computed = run_forward(*f, context, operands);
   }
   std::vector<Tensor> values;
@@ -282,13 +308,34 @@ std::vector<Variable> record_at(int level, const std::shared_ptr<AnyFunction>& f
     below.push_back(here ? Variable(v.data()) : node ? lift(trace, v) : v);
     recorded.push_back(here ? v : Variable(below.back().data()));
     plain &= value_level(below.back().data()) == 0;
+    if (!f->forward_takes_variables && in_any_lanes(below.back())) refuse_lanes(*f);
   }
+  tell_apart(below, in);
   FunctionContext context;
   FunctionAccess::needs(context) = wanted(in, level);
-  const std::vector<Variable> computed = run_forward(*f, context, below);
-  // What forward computed on stand-ins says what to save; the results follow the function's own
-  // derivative and not those of the operations inside.
-  const std::vector<Variable> results = plain ? computed : apply_any(f, below);
+  std::vector<Variable> computed, results;
+  if (plain) {
+    computed = results = run_forward(*f, context, below);
+  } else {
+    // What forward computes on stand-ins says what to save; the results follow the function's own
+    // derivative and not those of the operations inside. Both draw the same random numbers.
+    const tensor::Generator start = tensor::default_generator();
+    std::uint64_t drawn = 0;
+    {
+      const tensor::detail::RandomScope random(start);
+      computed = run_forward(*f, context, below);
+    }
+    {
+      const tensor::detail::RandomScope random(start);
+      results = apply_any(f, below);
+      drawn = tensor::default_generator().offset() - start.offset();
+    }
+    if (drawn != 0) {
+      tensor::Generator now = tensor::default_generator();
+      now.set_offset(now.offset() + drawn);
+      tensor::set_default_generator(now);
+    }
+  }
   if (!plain && !f->forward_takes_variables)
     for (const Variable& v : context.saved())
       if (find(below, v) == below.size() && find(computed, v) == computed.size())
@@ -355,24 +402,129 @@ std::vector<Variable> with_tangents(const Trace& trace, const std::shared_ptr<An
   return results;
 }
 
-std::vector<Variable> in_lanes(const Trace& trace, const std::shared_ptr<AnyFunction>& f,
+/// A function on all lanes of a vmap at once, as a function of what its stand-ins are made of: what
+/// differentiates from outside of the vmap follows the derivative of one's own there too.
+class LanesFunction final : public AnyFunction {
+ public:
+  LanesFunction(std::shared_ptr<AnyFunction> f, Trace& trace, std::vector<bool> mapped)
+      : f_(std::move(f)), trace_(&trace), lanes_(trace.lanes), mapped_(std::move(mapped)) {
+    name = f_->name;
+    forward_takes_variables = true;
+    backward_takes_variables = f_->backward_takes_variables;
+  }
+  void forget_trace() { trace_ = nullptr; }
+
+  std::vector<Variable> forward(FunctionContext& context,
+                                const std::vector<Variable>& in) override {
+    const Inside inside(*this);
+    FunctionContext lane;
+    FunctionAccess::needs(lane) = FunctionAccess::needs(context);
+    std::vector<Variable> operands;
+    for (std::size_t i = 0; i < in.size(); ++i)
+      operands.push_back(mapped_[i] ? make_mapped(inside.trace, in[i]) : in[i]);
+    const std::vector<Variable> results = run_forward(*f_, lane, operands);
+    std::vector<Variable> out, saved, unwanted;
+    for (const Variable& v : results) out.push_back(stacked(inside.below(v), lanes_));
+    saved_mapped_.clear();
+    for (const Variable& v : lane.saved()) {
+      const std::size_t k = v.defined() ? find(results, v) : results.size();
+      const Mapped value = k < results.size() && find(operands, v) == operands.size()
+                               ? Mapped{out[k], true}
+                               : inside.below(v);
+      saved.push_back(value.value);
+      saved_mapped_.push_back(value.mapped);
+    }
+    for (const Variable& v : FunctionAccess::non_differentiable(lane))
+      if (const std::size_t k = find(results, v); k < out.size()) unwanted.push_back(out[k]);
+    context.save_for_backward(std::move(saved));
+    context.mark_non_differentiable(std::move(unwanted));
+    return out;
+  }
+
+  std::vector<Variable> backward(FunctionContext& context,
+                                 const std::vector<Variable>& gradients) override {
+    if (!backward_takes_variables)
+      throw AutogradError(concat("'", name,
+                                 "': its backward is written in Tensors, so it cannot run inside "
+                                 "vmap; write it in Variables"));
+    const Inside inside(*this);
+    FunctionContext lane;
+    FunctionAccess::needs(lane) = FunctionAccess::needs(context);
+    for (std::size_t i = 0; i < context.saved().size(); ++i)
+      FunctionAccess::saved(lane).push_back(
+          saved_mapped_[i] ? make_mapped(inside.trace, context.saved()[i]) : context.saved()[i]);
+    std::vector<Variable> arrived;
+    for (const Variable& g : gradients) arrived.push_back(make_mapped(inside.trace, g));
+    std::vector<Variable> made = f_->backward(lane, arrived);
+    if (made.size() != mapped_.size()) return std::vector<Variable>(made.size());
+    for (std::size_t i = 0; i < made.size(); ++i) {
+      if (!made[i].defined()) continue;
+      made[i] = stacked(inside.below(made[i]), lanes_);
+      if (!mapped_[i]) made[i] = sum(made[i], {0}, false);
+    }
+    return made;
+  }
+
+ private:
+  // The vmap that the function was called in, or where that is not at hand one like it.
+  struct Inside {
+    explicit Inside(const LanesFunction& f)
+        : again(f.trace_ && f.trace_->outer == autograd_thread.trace),
+          own(again ? std::optional<Trace>()
+                    : std::optional<Trace>(std::in_place, Trace::Kind::Vmap, f.lanes_)),
+          trace(again ? *f.trace_ : *own),
+          entered(&AutogradThread::trace, &trace) {}
+    Mapped below(const Variable& v) const {
+      const Traced* lanes = v.defined() ? traced_at(v, trace.level) : nullptr;
+      return lanes ? Mapped{lanes->value, lanes->mapped} : Mapped{v, false};
+    }
+    const bool again;
+    std::optional<Trace> own;
+    Trace& trace;
+    const Replaced<Trace*> entered;
+  };
+
+  std::shared_ptr<AnyFunction> f_;
+  Trace* trace_;  // while the call lasts
+  std::int64_t lanes_;
+  std::vector<bool> mapped_, saved_mapped_;
+};
+
+// Whether something outside of the transform that `v` is of differentiates it.
+bool differentiated(const Variable& v) {
+  if (records(v)) return true;
+  const Traced* t = traced(v.data());
+  return t && running(t->trace) && (t->tangent.defined() || differentiated(t->value));
+}
+
+std::vector<Variable> in_lanes(Trace& trace, const std::shared_ptr<AnyFunction>& f,
                                const std::vector<Variable>& in) {
   std::vector<Variable> values;
-  bool any = false;
+  std::vector<bool> mapped;
+  bool any = false, own_derivative = false;
   for (const Variable& v : in) {
     const Traced* lanes = traced_at(v, trace.level);
     values.push_back(lanes ? lanes->value : v);
-    any |= lanes && lanes->mapped;
+    mapped.push_back(lanes && lanes->mapped);
+    any |= mapped.back();
+    own_derivative |= differentiated(values.back());
   }
   if (!any) {
     const Replaced<Trace*> down(&AutogradThread::trace, trace.outer);
     return apply_any(f, values);
   }
-  if (!f->forward_takes_variables)
-    throw AutogradError(
-        concat("'", f->name,
-               "' has no rule for vmap: its forward is written in Tensors; write it "
-               "in Variables, or call it for each lane"));
+  if (!f->forward_takes_variables) refuse_lanes(*f);
+  if (own_derivative) {
+    const auto all = std::make_shared<LanesFunction>(f, trace, std::move(mapped));
+    std::vector<Variable> results;
+    {
+      const Replaced<Trace*> down(&AutogradThread::trace, trace.outer);
+      results = apply_any(all, values);
+    }
+    all->forget_trace();
+    for (Variable& v : results) v = make_mapped(trace, v);
+    return results;
+  }
   FunctionContext context;
   FunctionAccess::needs(context).resize(in.size());
   return run_forward(*f, context, in);
@@ -383,7 +535,7 @@ std::vector<Variable> apply_any(const std::shared_ptr<AnyFunction>& f,
   const Levels levels(in);
   if (levels.graph >= 1 && levels.graph >= levels.transform) return record_at(levels.graph, f, in);
   if (levels.transform == 0) return apply_plain(f, in, levels.graph == 0);
-  const Trace& trace = trace_at(levels.transform);
+  Trace& trace = trace_at(levels.transform);
   std::vector<Variable> values;
   for (const Variable& v : in) {
     const Node* node = VariableAccess::node(v);

@@ -26,11 +26,12 @@ SavedTensorHooksScope::~SavedTensorHooksScope() {
 KeptVersion::KeptVersion(const Tensor& saved, const Tensor& kept)
     : same_memory_(kept.shares_storage(saved)), version_(saved.version()) {}
 
-void KeptVersion::check(const Tensor& kept) const {
+void KeptVersion::check(const Tensor& kept, const char* operation) const {
   if (same_memory_ && kept.version() != version_)
     throw AutogradError(
-        concat("saved-tensor hooks: a value of shape ", kept.shape(),
-               " that a gradient needs was changed in place after it was saved (version ",
+        concat(operation, ": a value of shape ", kept.shape(),
+               " that its gradient needs was changed in place after saved-tensor hooks packed it "
+               "(version ",
                kept.version(), ", saved at ", version_,
                "); change a clone(), run backward first, or let pack keep a copy"));
 }

@@ -93,7 +93,7 @@ Variable intercept(const AnyOp& op, AnyOp::Inputs in) {
     return trace.kind == Trace::Kind::Jvp ? with_tangent(trace, op, below)
                                           : for_all_lanes(trace, op, below);
   }
-  for (const Variable* v : in) tensor::detail::check_defined(op.name(), v->data());
+  for (const Variable* v : in) tensor::detail::check_defined(op.name(), v->data());  // stale ones
   return op.record(op.forward(in), in);
 }
 

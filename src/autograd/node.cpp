@@ -208,7 +208,10 @@ void NodeBuilder::finish_intercepted() {
   for (int i = 0; i < node_->num_edges_; ++i)
     if (const Node* to = node_->edges_[i].node) level = std::max(level, node_level(*to));
   node_->trace = level == 0 ? 0 : trace_at(level).id;
-  if (thread.anomaly > 0 && thread.site) node_->need_extras().site = *thread.site;
+  if (thread.anomaly > 0) {
+    NodeExtras& extras = node_->need_extras();
+    if (thread.site) extras.site = *thread.site;
+  }
 
   bool plain = true;
   for (int i = 0; i < node_->num_saved_; ++i) {

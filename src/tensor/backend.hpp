@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -96,12 +97,15 @@ extern const tensor::detail::Backend backend;
 
 namespace lmp::tensor::detail {
 
+/// The first CPU's table: cpu::backend, or while a Profiler runs the one that records.
+extern constinit std::atomic<const Backend*> cpu_backend;
+
 /// The backend of any device but the first CPU.
 const Backend& other_backend(Device device);
 
 /// Throws DeviceError where this build or machine has no such device.
 inline const Backend& backend(Device device) {
-  return device == Device{} ? cpu::backend : other_backend(device);
+  return device == Device{} ? *cpu_backend.load(std::memory_order_relaxed) : other_backend(device);
 }
 
 }  // namespace lmp::tensor::detail

@@ -9,6 +9,8 @@
 namespace lmp::tensor {
 namespace detail {
 
+constinit std::atomic<const Backend*> cpu_backend{&cpu::backend};
+
 const Backend& other_backend(Device device) {
   if (device.type == DeviceType::CPU)
     throw DeviceError(concat("there is one CPU device, CPU:0; asked for CPU:", int{device.index}));

@@ -2,6 +2,7 @@
 
 #include "lamppp/autograd/checkpoint.hpp"
 #include "lamppp/autograd/constructor.hpp"
+#include "lamppp/autograd/draw_graph.hpp"
 #include "lamppp/autograd/function.hpp"
 #include "lamppp/autograd/grad.hpp"
 #include "lamppp/autograd/gradcheck.hpp"

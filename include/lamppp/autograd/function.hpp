@@ -178,5 +178,17 @@ requires(detail::Calls<F, detail::List>::kVariables) auto apply(
   else
     return out;
 }
+/// The same; std::apply, which is found along with the list, would fit better than the one above.
+template <class F>
+requires(detail::Calls<F, detail::List>::kVariables) auto apply(F f,
+                                                                std::vector<Variable>& operands) {
+  return autograd::apply(std::move(f), std::as_const(operands));
+}
+/// The same.
+template <class F>
+requires(detail::Calls<F, detail::List>::kVariables) auto apply(F f,
+                                                                std::vector<Variable>&& operands) {
+  return autograd::apply(std::move(f), std::as_const(operands));
+}
 
 }  // namespace lmp::autograd

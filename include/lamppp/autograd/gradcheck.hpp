@@ -22,7 +22,8 @@ struct GradcheckOptions {
 struct GradcheckResult {
   /// Whether all gradients agree.
   bool ok = true;
-  /// Where it failed: the input, the element, both values. Empty where ok.
+  /// Where not: how many entries of which Jacobians are off, and the worst of all with its place,
+  /// both values, their difference and what was allowed. Empty where ok.
   std::string report;
   /// The same as `ok`.
   explicit operator bool() const noexcept { return ok; }
@@ -33,6 +34,13 @@ using CheckedFunction = Variable (*)(void* context, const std::vector<Variable>&
 LMP_API GradcheckResult gradcheck(CheckedFunction function, void* context,
                                   const std::vector<Variable>& inputs,
                                   const GradcheckOptions& options);
+LMP_API GradcheckResult gradgradcheck(CheckedFunction function, void* context,
+                                      const std::vector<Variable>& inputs,
+                                      const GradcheckOptions& options);
+template <class F>
+Variable call_checked(void* context, const std::vector<Variable>& values) {
+  return Variable((*static_cast<F*>(context))(values));
+}
 }  // namespace detail
 
 /// Compares the gradients of `function(inputs)`, a callable of `const std::vector<Variable>&` that
@@ -42,12 +50,19 @@ LMP_API GradcheckResult gradcheck(CheckedFunction function, void* context,
 template <class F>
 GradcheckResult gradcheck(F&& function, const std::vector<Variable>& inputs,
                           const GradcheckOptions& options = {}) {
-  using Function = std::remove_reference_t<F>;
-  return detail::gradcheck(
-      [](void* context, const std::vector<Variable>& values) {
-        return Variable((*static_cast<Function*>(context))(values));
-      },
-      const_cast<void*>(static_cast<const void*>(&function)), inputs, options);
+  return detail::gradcheck(&detail::call_checked<std::remove_reference_t<F>>,
+                           const_cast<void*>(static_cast<const void*>(&function)), inputs, options);
+}
+
+/// The same one order up: compares the derivatives of the gradients of `function(inputs)`, weighted
+/// by a seed that is differentiated too, with central differences of those gradients. An operation
+/// without a second derivative throws, naming itself.
+template <class F>
+GradcheckResult gradgradcheck(F&& function, const std::vector<Variable>& inputs,
+                              const GradcheckOptions& options = {}) {
+  return detail::gradgradcheck(&detail::call_checked<std::remove_reference_t<F>>,
+                               const_cast<void*>(static_cast<const void*>(&function)), inputs,
+                               options);
 }
 
 }  // namespace lmp::autograd

@@ -3,6 +3,7 @@
 #include <concepts>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -20,7 +21,8 @@ class LMP_API PackedTensor {
   PackedTensor(const PackedTensor&) = delete;
   PackedTensor& operator=(const PackedTensor&) = delete;
   virtual ~PackedTensor();
-  virtual Tensor unpack() = 0;
+  /// For the operation of this name.
+  virtual Tensor unpack(const char* operation) = 0;
 };
 
 class LMP_API SavedTensorHooks {
@@ -50,37 +52,46 @@ class LMP_API SavedTensorHooksScope {
 class LMP_API KeptVersion {
  public:
   KeptVersion(const Tensor& saved, const Tensor& kept);
-  void check(const Tensor& kept) const;
+  void check(const Tensor& kept, const char* operation) const;
 
  private:
   bool same_memory_;
   std::uint32_t version_;
 };
 
+// What is kept of a pack hook's result: of an optional, what it holds.
+template <class T>
+struct KeptType {
+  using type = T;
+};
+template <class T>
+struct KeptType<std::optional<T>> {
+  using type = T;
+};
+
 }  // namespace detail
 
 /// While one is alive on a thread, every tensor that the graph saves for its backward pass is given
-/// to `pack(const Tensor&)`, and what that returns is kept instead: a smaller type, a number of a
-/// row in a file, nothing at all. When a pass needs the tensor, `unpack(kept)` has to return it, in
-/// its shape and type (AutogradError otherwise). Guards nest, the innermost one packs. The hooks
-/// run without recording; they outlive the guard, as long as the graph does. A tensor kept as it is
-/// stays protected against being changed in place; what pack makes of it is up to pack. Inside jvp
-/// and vmap nothing is packed.
+/// to `pack(const Tensor&)`, and what that returns is kept instead: a smaller type, a place in a
+/// file. A pack that returns a `std::optional` leaves a tensor as it is by nullopt. When a pass
+/// needs the tensor, `unpack(kept)` has to return it, in its shape and type (AutogradError
+/// otherwise). Guards nest, the innermost one packs. The hooks run without recording; they outlive
+/// the guard, as long as the graph does. A tensor kept as it is stays protected against being
+/// changed in place; what pack makes of it is up to pack. Inside jvp and vmap nothing is packed.
 template <class Pack, class Unpack>
 class SavedTensorHooksGuard {
-  using Kept = std::invoke_result_t<Pack&, const Tensor&>;
+  using Packing = std::invoke_result_t<Pack&, const Tensor&>;
+  using Kept = typename detail::KeptType<Packing>::type;
   struct Functions {
     Pack pack;
     Unpack unpack;
   };
   class Packed final : public detail::PackedTensor {
    public:
-    Packed(std::shared_ptr<Functions> functions, const Tensor& saved)
-        : functions_(std::move(functions)),
-          kept_(functions_->pack(saved)),
-          version_(check(saved)) {}
-    Tensor unpack() override {
-      if constexpr (std::is_same_v<Kept, Tensor>) version_.check(kept_);
+    Packed(std::shared_ptr<Functions> functions, Kept kept, const Tensor& saved)
+        : functions_(std::move(functions)), kept_(std::move(kept)), version_(check(saved)) {}
+    Tensor unpack(const char* operation) override {
+      if constexpr (std::is_same_v<Kept, Tensor>) version_.check(kept_, operation);
       return functions_->unpack(kept_);
     }
 
@@ -100,7 +111,13 @@ class SavedTensorHooksGuard {
     Hooks(Pack pack, Unpack unpack)
         : functions_(std::make_shared<Functions>(Functions{std::move(pack), std::move(unpack)})) {}
     std::shared_ptr<detail::PackedTensor> pack(const Tensor& tensor) override {
-      return std::make_shared<Packed>(functions_, tensor);
+      Packing kept = functions_->pack(tensor);
+      if constexpr (std::is_same_v<Packing, Kept>) {
+        return std::make_shared<Packed>(functions_, std::move(kept), tensor);
+      } else {
+        if (!kept) return nullptr;
+        return std::make_shared<Packed>(functions_, std::move(*kept), tensor);
+      }
     }
 
    private:

@@ -32,6 +32,7 @@ LMP_OPERATOR(-, sub)
 LMP_OPERATOR(*, mul)
 LMP_OPERATOR(/, div)
 #undef LMP_OPERATOR
+/// neg(x).
 inline Variable operator-(Located<Variable> x) { return neg(x.value, x.site); }
 
 /// The Tensor ops that have no gradient take a Variable as its value: argsort, nonzero, one_hot,

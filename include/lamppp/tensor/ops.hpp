@@ -28,6 +28,7 @@ LMP_OPERATOR(-, sub)
 LMP_OPERATOR(*, mul)
 LMP_OPERATOR(/, div)
 #undef LMP_OPERATOR
+/// neg(x).
 inline Tensor operator-(const Tensor& x) { return neg(x); }
 
 /// One dtype for two numbers: Bool, Int64 or Float32 by category.

@@ -1,0 +1,207 @@
+#include <array>
+#include <initializer_list>
+
+#include "ops/pointwise_run.hpp"
+#include "profiler/recording.hpp"
+
+namespace lmp::profiler {
+
+using table::OpId;
+using tensor::DataType;
+using tensor::Number;
+using tensor::Tensor;
+using tensor::detail::Backend;
+using tensor::detail::BadMatrix;
+using tensor::detail::Distribution;
+using tensor::detail::GradientTarget;
+using tensor::detail::Operand;
+using tensor::detail::ProfileKind;
+using tensor::detail::ProfileMark;
+
+namespace {
+
+class KernelScope {
+ public:
+  KernelScope(const char* name, DataType type, std::initializer_list<const Tensor*> tensors)
+      : mark_(begin(ProfileKind::Kernel, name, true, type, {tensors.begin(), tensors.size()})) {}
+  KernelScope(ProfileKind kind, OpId op, DataType type, const Tensor& first, const Operand* in,
+              int count, const Tensor* last = nullptr) {
+    std::array<const Tensor*, 5> tensors{&first};
+    std::size_t n = 1;
+    for (int i = 0; i < count; ++i) tensors[n++] = in[i].tensor;
+    if (last) tensors[n++] = last;
+    mark_ = begin(kind, table::pointwise_op(op).info.name, false, type, {tensors.data(), n});
+  }
+  ~KernelScope() {
+    if (mark_.session != 0) tensor::detail::profile_end(mark_);
+  }
+  KernelScope(const KernelScope&) = delete;
+
+ private:
+  ProfileMark mark_;
+};
+
+const Backend& kernels() noexcept { return cpu::backend; }
+
+void forward(OpId op, DataType compute, const Tensor& out, const Operand* in, int count) {
+  const KernelScope scope(ProfileKind::Kernel, op, compute, out, in, count);
+  kernels().forward(op, compute, out, in, count);
+}
+
+void backward(OpId op, const GradientTarget* out, const Tensor& g, const Operand* in, int count,
+              const Tensor& result) {
+  // Operands that the gradient does not read stand there as the number 0.
+  const KernelScope scope(ProfileKind::BackwardKernel, op, g.type(), g, in, count, &result);
+  kernels().backward(op, out, g, in, count, result);
+}
+
+void copy(const Tensor& to, const Tensor& from) {
+  const KernelScope scope("copy", to.type(), {&to, &from});
+  kernels().copy(to, from);
+}
+
+void upload(const Tensor& to, const void* from, std::size_t bytes) {
+  const KernelScope scope("upload", to.type(), {&to});
+  kernels().upload(to, from, bytes);
+}
+
+void download(void* to, const Tensor& from, std::size_t bytes) {
+  const KernelScope scope("download", from.type(), {&from});
+  kernels().download(to, from, bytes);
+}
+
+void fill(const Tensor& to, Number value) {
+  const KernelScope scope("fill", to.type(), {&to});
+  kernels().fill(to, value);
+}
+
+void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x) {
+  static constexpr std::array<const char*, table::kReductions> kNames = {"sum", "prod", "max",
+                                                                         "min"};
+  const KernelScope scope(kNames[static_cast<std::size_t>(reduction)], out.type(), {&out, &x});
+  kernels().reduce(reduction, out, x);
+}
+
+void arg_extreme(bool largest, const Tensor& out, const Tensor& x, int axis) {
+  const KernelScope scope(largest ? "argmax" : "argmin", x.type(), {&out, &x});
+  kernels().arg_extreme(largest, out, x, axis);
+}
+
+void cumsum(const Tensor& out, const Tensor& x, int axis) {
+  const KernelScope scope("cumsum", out.type(), {&out, &x});
+  kernels().cumsum(out, x, axis);
+}
+
+void matmul(const Tensor& out, const Tensor& a, const Tensor& b) {
+  const KernelScope scope("matmul", out.type(), {&out, &a, &b});
+  kernels().matmul(out, a, b);
+}
+
+void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
+                  const Tensor& index) {
+  const KernelScope scope(op, out.type(), {&out, &x, &index});
+  kernels().index_select(op, out, x, axis, index);
+}
+
+void index_add(const char* op, const Tensor& out, int axis, const Tensor& index,
+               const Tensor& source) {
+  const KernelScope scope(op, out.type(), {&out, &index, &source});
+  kernels().index_add(op, out, axis, index, source);
+}
+
+void gather(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index) {
+  const KernelScope scope(op, out.type(), {&out, &x, &index});
+  kernels().gather(op, out, x, axis, index);
+}
+
+void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source,
+             bool add) {
+  const KernelScope scope(op, out.type(), {&out, &index, &source});
+  kernels().scatter(op, out, axis, index, source, add);
+}
+
+void argsort(const Tensor& out, const Tensor& x, int axis, bool descending) {
+  const KernelScope scope("argsort", x.type(), {&out, &x});
+  kernels().argsort(out, x, axis, descending);
+}
+
+std::size_t count_nonzero(const Tensor& x) {
+  const KernelScope scope("count_nonzero", x.type(), {&x});
+  return kernels().count_nonzero(x);
+}
+
+void nonzero(const Tensor& out, const Tensor& x) {
+  const KernelScope scope("nonzero", x.type(), {&out, &x});
+  kernels().nonzero(out, x);
+}
+
+void random(Distribution distribution, const Tensor& out, std::uint64_t seed, std::uint64_t offset,
+            double mean, double deviation) {
+  const KernelScope scope(distribution == Distribution::Uniform ? "rand" : "randn", out.type(),
+                          {&out});
+  kernels().random(distribution, out, seed, offset, mean, deviation);
+}
+
+void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
+                  std::uint64_t offset) {
+  const KernelScope scope("random_words", DataType::Int32, {});
+  kernels().random_words(out, blocks, seed, offset);
+}
+
+BadMatrix solve(const Tensor& out, const Tensor& a, const Tensor& b) {
+  const KernelScope scope("solve", out.type(), {&out, &a, &b});
+  return kernels().solve(out, a, b);
+}
+
+BadMatrix inverse(const Tensor& out, const Tensor& a) {
+  const KernelScope scope("inv", out.type(), {&out, &a});
+  return kernels().inverse(out, a);
+}
+
+BadMatrix cholesky(const Tensor& out, const Tensor& a) {
+  const KernelScope scope("cholesky", out.type(), {&out, &a});
+  return kernels().cholesky(out, a);
+}
+
+void determinant(bool log, const Tensor& out, const Tensor& a) {
+  const KernelScope scope(log ? "slogdet" : "det", out.type(), {&out, &a});
+  kernels().determinant(log, out, a);
+}
+
+// Allocation is passed on: what one table allocates the other frees.
+tensor::detail::Storage* allocate(std::size_t bytes, tensor::Device device) {
+  return kernels().allocate(bytes, device);
+}
+void deallocate(tensor::detail::Storage* storage) noexcept { kernels().deallocate(storage); }
+
+}  // namespace
+
+constexpr Backend kRecordingBackend = {
+    .allocate = &allocate,
+    .deallocate = &deallocate,
+    .forward = &forward,
+    .backward = &backward,
+    .copy = &copy,
+    .upload = &upload,
+    .download = &download,
+    .fill = &fill,
+    .reduce = &reduce,
+    .arg_extreme = &arg_extreme,
+    .cumsum = &cumsum,
+    .matmul = &matmul,
+    .index_select = &index_select,
+    .index_add = &index_add,
+    .gather = &gather,
+    .scatter = &scatter,
+    .argsort = &argsort,
+    .count_nonzero = &count_nonzero,
+    .nonzero = &nonzero,
+    .random = &random,
+    .random_words = &random_words,
+    .solve = &solve,
+    .inverse = &inverse,
+    .cholesky = &cholesky,
+    .determinant = &determinant,
+};
+
+}  // namespace lmp::profiler
