@@ -293,6 +293,32 @@ TEST(Nestings, CapturedLeavesGetDerivatives) {
   }
 }
 
+TEST(Nestings, CapturedLeavesReachWhatNoLaneChanges) {
+  // Inside the transform, but of a value that it knows nothing of: (w y) y at y = 3.
+  const Variable xs = vector_of({1, 2});
+  for (const Way& way : kWays) {
+    SCOPED_TRACE(way.name);
+    const Variable w = testing::scalar_leaf(2);
+    const Function quadratic = [&](const Variable& y) { return (w * y) * y; };
+    const auto weighed = [&](const Variable& x) {
+      const Variable slope = way.derivative(quadratic, scalar(1))(scalar(3));  // 6 w
+      const Variable value = value_and_grad(quadratic)(scalar(3)).value;       // 9 w
+      const Variable bend = hessian(quadratic)(scalar(3));                     // 2 w
+      return x * (slope + 10 * value + 100 * bend);                            // 296 w x
+    };
+    const Variable in_lanes = vmap(weighed)(xs);
+    expect_near(in_lanes, vector_of({592, 1184}));
+    ASSERT_TRUE(in_lanes.requires_grad());
+    lmp::sum(in_lanes).backward();
+    EXPECT_NEAR(w.grad().item(), 3 * 296, 1e-10);
+    w.zero_grad();
+    const Variable moved = jvp(weighed, scalar(5), scalar(1)).tangent;
+    EXPECT_NEAR(moved.item(), 592, 1e-10);
+    moved.backward();
+    EXPECT_NEAR(w.grad().item(), 296, 1e-10);
+  }
+}
+
 TEST(Nestings, ArgumentsThatAreRecordedAtEveryLevel) {
   // The same Variable as argument, as captured value and as what is differentiated outside.
   const Variable w = testing::scalar_leaf(2);

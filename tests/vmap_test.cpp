@@ -743,11 +743,15 @@ TEST(VmapErrors, ValuesCannotBeRead) {
 
 TEST(VmapErrors, WhatOutlivesItsCallIsRefused) {
   const Variable xs = vector_of({1, 2});
-  Variable escaped, recorded;
+  const Variable both = vector_of({1, 2, 3, 4}, {2, 2});
+  Variable escaped, recorded, inner, squared, label;
   const std::int64_t before = live_bytes();
   vmap([&](const Variable& x) {
     escaped = x * 2;
     recorded = Variable(x.data(), true) * 3;
+    inner = Variable(x.data(), true);
+    squared = inner * inner;
+    label = lmp::reshape(x, {1}).astype(DataType::Int64);
     return x;
   })(xs);
   using V = const Variable&;
@@ -765,6 +769,20 @@ TEST(VmapErrors, WhatOutlivesItsCallIsRefused) {
         (void)lmp::cat({lmp::expand_dims(escaped, 0), xs});
       },
       [&] { (void)lmp::matmul(xs, lmp::broadcast_to(escaped, {2})); },
+      [&] { (void)lmp::solve(Variable(lmp::eye(2)), lmp::broadcast_to(escaped, {2})); },
+      [&] { (void)lmp::sum(escaped); },
+      [&] { (void)escaped.clone(); },
+      [&] { (void)lmp::norm(escaped); },
+      [&] { (void)lmp::index_select(xs, 0, label.data()); },
+      [&] { (void)lmp::gather(xs, 0, label.data()); },
+      [&] { (void)vmap([&](V x) { return lmp::index_select(x, 0, label.data()); }, 1)(both); },
+      [&] {
+        (void)vmap([&](V x) { return lmp::cat({lmp::reshape(escaped, {1}), x}); }, 1)(both);
+      },
+      [&] { squared.backward(); },
+      [&] { (void)lmp::grad({squared}, {inner}); },
+      [&] { xs.copy(escaped); },
+      [&] { xs.data() += escaped.data(); },
       [&] { escaped.fill(0); },
       [&] { escaped += 1; },
   };
@@ -781,7 +799,7 @@ TEST(VmapErrors, WhatOutlivesItsCallIsRefused) {
                })(xs),
                AutogradError);
   EXPECT_NO_THROW(vmap([](V x) { return x * 2; })(xs));
-  escaped = recorded = from_inner = Variable();
+  escaped = recorded = inner = squared = label = from_inner = Variable();
   EXPECT_EQ(live_bytes(), before);
 }
 

@@ -8,6 +8,7 @@
 #include "autograd/trace.hpp"
 #include "tensor/access.hpp"
 #include "tensor/backend.hpp"
+#include "tensor/checks.hpp"
 #include "tensor/format.hpp"
 
 namespace lmp::autograd {
@@ -106,7 +107,10 @@ void Node::end_use(bool keep) noexcept {
 void Node::check_changed(const Saved& s) const {
   // A stand-in's own version says nothing; see finish_intercepted.
   const std::uint32_t now = version_of(s.tensor);
-  if (traced(s.tensor) && ~now == s.version) return;
+  if (traced(s.tensor) && ~now == s.version) {
+    if (value_level(s.tensor) == 0) tensor::detail::check_defined(name(), s.tensor);
+    return;
+  }
   throw AutogradError(concat(name(), ": a value of shape ", s.tensor.shape(),
                              " that its gradient needs was changed in place after it was saved "
                              "(version ",
