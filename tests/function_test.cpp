@@ -1038,5 +1038,41 @@ TEST(Function, SavesAsManyAsFitAndNoMore) {
   EXPECT_THROW(apply(SavesMany{65536}, x), ValueError);
 }
 
+/// {e^x, 2 x}; the gradient reads the first result.
+struct ExpAndTwice {
+  Variables forward(FunctionContext& context, const Variable& x) {
+    const Variable e = exp(x);
+    context.save_for_backward({e});
+    return {e, 2 * x};
+  }
+  Variable backward(FunctionContext& context, const Variables& g) {
+    return g[0] * context.saved()[0] + 2 * g[1];
+  }
+};
+
+TEST(Function, GradientsDependOnTheResultsThatTheyRead) {
+  const Variable x = leaf({0.5, -1});
+  const Variables y = apply(ExpAndTwice{}, x);
+  const Variable g = grad({y[0]}, {x}, {.create_graph = true})[0];
+  EXPECT_EQ(values(grad({sum(g)}, {y[0]}, {.retain_graph = true})[0]), (Values{1, 1}));
+  const Values e = values(y[0]);
+  EXPECT_EQ(values(grad({sum(g)}, {x}, {.retain_graph = true})[0]), e);
+  // Also where the pass did not come through that result, and where nobody holds it any more.
+  const Variable h = grad({y[1] * y[1]}, {x}, {.create_graph = true})[0];
+  EXPECT_EQ(values(h), (Values{4, -8}));
+  Variable total;
+  {
+    const Variables z = apply(ExpAndTwice{}, x);
+    total = z[0] * z[1];
+  }
+  const Variable first = grad({total}, {x}, {.create_graph = true})[0];
+  EXPECT_TRUE(allclose(first, (2 * x + 2) * exp(x), 1e-14));
+  EXPECT_TRUE(allclose(grad({sum(first)}, {x})[0], (2 * x + 4) * exp(x), 1e-14));
+  int seen = 0;
+  y[0].register_hook([&](const Tensor&) { ++seen; });
+  grad({sum(g)}, {x});
+  EXPECT_EQ(seen, 1);
+}
+
 }  // namespace
 }  // namespace lmp

@@ -458,6 +458,10 @@ TEST(Anomaly, InsideTransforms) {
   expect_anomaly([&] { value_and_grad(f)(x); }, {"'sqrt'", "is inf"});
   expect_anomaly([&] { vmap(value_and_grad(f))(stack({x + 1, x})); }, {"'sqrt'", "is inf"});
   EXPECT_EQ(values(value_and_grad(f)(x + 0.25).gradient), (Values{1, 1}));
+  // A gradient that is finite with a tangent that is not.
+  const auto root = [](const Variable& v) { return sum(pow(v, 1.5)); };
+  EXPECT_EQ(values(value_and_grad(root)(x).gradient), (Values{0, 0}));
+  expect_anomaly([&] { hvp(root, x, lmp::ones({2})); }, {"'pow'", "is inf"});
 }
 
 // ---- Passes ----

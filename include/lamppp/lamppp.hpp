@@ -61,7 +61,10 @@ using autograd::NoGradGuard;
 using autograd::register_node_hook;
 using autograd::SavedTensorHooksGuard;
 using autograd::value_and_grad;
+using autograd::ValueAndGrad;
+using autograd::ValueAndTangent;
 using autograd::Variable;
+using autograd::Vjp;
 using autograd::vjp;
 using autograd::vmap;
 

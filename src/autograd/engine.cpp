@@ -302,12 +302,17 @@ class Engine final : public Pass<V> {
 
   // Throws where `gradient`, for operand `what` of `node` or what else that says, is not finite.
   static void check_finite(const Node* node, int what, const V& gradient) {
-    const Tensor* t;
-    if constexpr (std::is_same_v<V, Variable>)
-      t = &plain_value(gradient);
-    else
-      t = &gradient;
-    if (tensor::ops::all(tensor::ops::isfinite(*t)).item() == 0) not_finite(*node, what, *t);
+    if constexpr (std::is_same_v<V, Variable>) {
+      // Inside transforms: all lanes, and tangents too.
+      for (const Traced* at = traced(gradient.data()); at; at = traced(at->value.data()))
+        if (at->tangent.defined()) check_finite(node, what, at->tangent);
+      check_plain(node, what, plain_value(gradient));
+    } else {
+      check_plain(node, what, gradient);
+    }
+  }
+  static void check_plain(const Node* node, int what, const Tensor& t) {
+    if (tensor::ops::all(tensor::ops::isfinite(t)).item() == 0) not_finite(*node, what, t);
   }
 
   std::uint32_t* find_slot(Node* node) {

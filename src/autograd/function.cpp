@@ -55,39 +55,60 @@ struct ResultInfo {
   Device device;
 };
 
-/// One result of a function that has several: hands its gradient to the function's node.
+std::string result_name(const AnyFunction& f, std::size_t k) { return concat(f.name, "[", k, "]"); }
+
+class FunctionNode;
+
+/// One result of a function that has several: hands its gradient to the function's node, which it
+/// owns. That one knows its results without owning them, for gradients that read a result.
 class ResultNode final : public Node {
  public:
-  ResultNode(std::string name, std::size_t number, std::size_t count)
-      : name_(std::move(name)), number_(number), count_(count) {}
-  const char* name() const noexcept override { return name_.c_str(); }
+  ResultNode(FunctionNode& function, std::size_t number) : function_(function), number_(number) {
+    known_weakly_ = true;
+  }
+  ~ResultNode() override;
+  const char* name() const noexcept override;
   void backward(Pass<Tensor>& pass) override { run(pass); }
   void backward(Pass<Variable>& pass) override { run(pass); }
 
-  static detail::NodeHandle make(Node* function, const std::string& name, std::size_t number,
-                                 std::size_t count, const ResultInfo& info) {
-    NodeBuilder builder = NodeBuilder::make<ResultNode>(1, 0, name, number, count);
-    builder.add_edge(function, info.shape, info.type);
-    return builder.finish();
-  }
-
  private:
   template <class V>
-  void run(Pass<V>& pass) {
-    pass.add_result(edge(0).node, number_, count_, std::move(pass.gradient()));
-  }
-  std::string name_;
-  std::size_t number_, count_;
+  void run(Pass<V>& pass);
+  FunctionNode& function_;
+  std::size_t number_;
 };
-
-std::string result_name(const AnyFunction& f, std::size_t k) { return concat(f.name, "[", k, "]"); }
 
 class FunctionNode final : public Node {
  public:
   FunctionNode(std::shared_ptr<AnyFunction> f, std::vector<Origin> origins,
                std::vector<ResultInfo> results)
-      : f_(std::move(f)), origins_(std::move(origins)), results_(std::move(results)) {}
+      : f_(std::move(f)), origins_(std::move(origins)), results_(std::move(results)) {
+    if (results_.size() == 1) return;
+    for (std::size_t k = 0; k < results_.size(); ++k) names_.push_back(result_name(*f_, k));
+    nodes_.resize(results_.size());
+  }
   const char* name() const noexcept override { return f_->name.c_str(); }
+  const char* name_of_result(std::size_t k) const noexcept { return names_[k].c_str(); }
+  std::size_t num_results() const noexcept { return results_.size(); }
+
+  /// The node of result k of several: the one that is there, or a new one.
+  detail::NodeHandle result_node(std::size_t k) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (nodes_[k] && nodes_[k]->try_retain(kHandleUnit)) return detail::NodeHandle(nodes_[k]);
+    }
+    NodeBuilder builder = NodeBuilder::make<ResultNode>(1, 0, *this, k);
+    builder.add_edge(this, results_[k].shape, results_[k].type);
+    detail::NodeHandle made = builder.finish();
+    const std::lock_guard lock(mutex_);
+    nodes_[k] = static_cast<ResultNode*>(made.get());
+    return made;
+  }
+  void forget(std::size_t k, const Node* node) noexcept {
+    const std::lock_guard lock(mutex_);
+    if (nodes_[k] == node) nodes_[k] = nullptr;
+  }
+
   void backward(Pass<Tensor>& pass) override { run(pass); }
   void backward(Pass<Variable>& pass) override { run(pass); }
 
@@ -145,9 +166,7 @@ class FunctionNode final : public Node {
     if constexpr (std::is_same_v<V, Variable>) {
       if (pass.creates_graph() && origins_[which].kind == Origin::Result) {
         if (results_.size() == 1) return pass.result(s);
-        return VariableAccess::make(pass.saved(s).tensor,
-                                    ResultNode::make(this, result_name(*f_, number), number,
-                                                     results_.size(), results_[number]));
+        return VariableAccess::make(pass.saved(s).tensor, result_node(number));
       }
       if (origins_[which].kind == Origin::Operand) return pass.input(s, static_cast<int>(number));
     }
@@ -169,7 +188,18 @@ class FunctionNode final : public Node {
   std::shared_ptr<AnyFunction> f_;
   std::vector<Origin> origins_;
   std::vector<ResultInfo> results_;
+  // Of several results: their names, and their nodes where those are alive.
+  std::vector<std::string> names_;
+  std::mutex mutex_;
+  std::vector<ResultNode*> nodes_;
 };
+
+ResultNode::~ResultNode() { function_.forget(number_, this); }
+const char* ResultNode::name() const noexcept { return function_.name_of_result(number_); }
+template <class V>
+void ResultNode::run(Pass<V>& pass) {
+  pass.add_result(edge(0).node, number_, function_.num_results(), std::move(pass.gradient()));
+}
 
 bool same(const Tensor& a, const Tensor& b) {
   return a.shares_storage(b) && a.data() == b.data() && a.shape() == b.shape() &&
@@ -247,8 +277,8 @@ std::vector<Variable> record(const std::shared_ptr<AnyFunction>& f, const Functi
     else if (values.size() == 1)
       out.push_back(VariableAccess::make(values[k], node));
     else
-      out.push_back(VariableAccess::make(
-          values[k], ResultNode::make(node.get(), result_name(*f, k), k, values.size(), infos[k])));
+      out.push_back(
+          VariableAccess::make(values[k], static_cast<FunctionNode*>(node.get())->result_node(k)));
   }
   return out;
 }

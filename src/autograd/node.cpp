@@ -55,7 +55,7 @@ Node::~Node() {
 
 void Node::release(std::uint64_t unit) noexcept {
   // The only owner left needs no atomic read-modify-write; see StorageRef.
-  if (counts_.load(std::memory_order_acquire) == unit ||
+  if ((counts_.load(std::memory_order_acquire) == unit && !known_weakly_) ||
       counts_.fetch_sub(unit, std::memory_order_acq_rel) == unit)
     dispose(this);
 }

@@ -102,6 +102,15 @@ class Node {
 
   void retain(std::uint64_t unit) noexcept { counts_.fetch_add(unit, std::memory_order_relaxed); }
   void release(std::uint64_t unit) noexcept;
+  /// A share in a node that somebody knows without owning it: false where it is on its way out. The
+  /// caller sees to it that its memory is still there.
+  bool try_retain(std::uint64_t unit) noexcept {
+    std::uint64_t count = counts_.load(std::memory_order_relaxed);
+    while (count != 0)
+      if (counts_.compare_exchange_weak(count, count + unit, std::memory_order_relaxed))
+        return true;
+    return false;
+  }
   static constexpr std::uint64_t kEdgeUnit = 1;
   static constexpr std::uint64_t kHandleUnit = std::uint64_t{1} << 32;
   bool has_handles() const noexcept { return counts_.load(std::memory_order_relaxed) >> 32 != 0; }
@@ -155,6 +164,9 @@ class Node {
   std::atomic<std::uint32_t> uses_{0};
   std::uint16_t num_saved_ = 0;
   mutable std::atomic<bool> locked_{false};
+
+ protected:
+  bool known_weakly_ = false;  // try_retain may be called
 };
 
 /// Fills in a new node's edges and saved values.
