@@ -34,8 +34,9 @@ class LMP_API EnableGradGuard {
 };
 
 /// While one is alive on a thread, nothing that runs there can record: an EnableGradGuard inside
-/// changes nothing, and backward, grad and the transforms that differentiate throw AutogradError.
-/// For code that must not build graphs, whatever it calls.
+/// changes nothing, and whatever needs a graph throws AutogradError: backward, grad,
+/// value_and_grad, vjp, jacobian, hessian, hvp, and jvp of a function of one's own, whose tangent
+/// comes from its backward. For code that must not build graphs, whatever it calls.
 class LMP_API InferenceModeGuard {
  public:
   /// Stops recording on this thread for good.
