@@ -407,10 +407,12 @@ TEST(Checkpoint, ExceptionsOfTheFunction) {
 }
 
 TEST(Checkpoint, UndefinedResultsAreErrorsThatNameIt) {
+  const std::int64_t before = live_bytes();
   const std::string message = message_of<Error>([] {
     checkpoint([](const Variable& x) { return std::pair(x * x, Variable()); }, leaf({1}));
   });
   EXPECT_TRUE(contains(message, "checkpoint: undefined")) << message;
+  EXPECT_EQ(live_bytes(), before);
 }
 
 void expect_refused(const Variable& y) {

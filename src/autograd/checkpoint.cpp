@@ -201,7 +201,12 @@ void CheckpointRegion::run(const std::vector<Variable>& inputs) {
     state_->running = false;
     state_->recomputed.clear();
   }
-  state_->results = seen(results());
+  try {
+    state_->results = seen(results());
+  } catch (...) {
+    drop_results();  // whose graph owns this region
+    throw;
+  }
 }
 
 bool checkpoint_saves() noexcept { return autograd_thread.recording && !autograd_thread.trace; }
