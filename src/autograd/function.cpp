@@ -581,10 +581,8 @@ std::vector<Variable> apply_any(const std::shared_ptr<AnyFunction>& f,
   if (levels.transform == 0) return apply_plain(f, in, levels.graph == 0);
   Trace& trace = trace_at(levels.transform);
   std::vector<Variable> values;
-  for (const Variable& v : in) {
-    const Node* node = VariableAccess::node(v);
-    values.push_back(node && node_level(*node) >= levels.transform ? Variable(v.data()) : v);
-  }
+  values.reserve(in.size());
+  for (const Variable& v : in) values.push_back(below_level(v, levels.transform));
   return trace.kind == Trace::Kind::Jvp ? with_tangents(trace, f, values)
                                         : in_lanes(trace, f, values);
 }

@@ -82,12 +82,9 @@ Variable intercept(const AnyOp& op, AnyOp::Inputs in) {
   }
   if (graph >= 1 && graph >= transform) return record_at(graph, op, in);
   if (transform >= 1) {
-    // Nodes of this level and above are not recorded here, so they are left behind.
     std::vector<Variable> values;
-    for (const Variable* v : in) {
-      const Node* node = VariableAccess::node(*v);
-      values.push_back(node && node_level(*node) >= transform ? Variable(v->data()) : *v);
-    }
+    values.reserve(in.size());
+    for (const Variable* v : in) values.push_back(below_level(*v, transform));
     const Trace& trace = trace_at(transform);
     const auto below = pointers(values);
     return trace.kind == Trace::Kind::Jvp ? with_tangent(trace, op, below)

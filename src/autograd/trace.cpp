@@ -125,6 +125,11 @@ Variable unrecorded(const Variable& v) {
   return make_dual(*trace, unrecorded(what->value), unrecorded(what->tangent));
 }
 
+Variable below_level(const Variable& v, int level) {
+  const Node* node = VariableAccess::node(v);
+  return node && node_level(*node) >= level ? Variable(v.data()) : v;
+}
+
 Variable detached(const Variable& v) {
   const Traced* what = traced(v.data());
   if (!what) return Variable(v.data());

@@ -69,6 +69,8 @@ Variable lift(const Trace& trace, const Variable& v);
 Variable unrecorded(const Variable& v);
 /// The same, and at no level with a tangent.
 Variable detached(const Variable& v);
+/// `v` as what lies below a level sees it: the graphs of that level and above end here.
+Variable below_level(const Variable& v, int level);
 /// The plain value of `v`: of all lanes, under vmap.
 const Tensor& plain_value(const Variable& v) noexcept;
 

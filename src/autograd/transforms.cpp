@@ -26,12 +26,6 @@ void require_floating(const char* name, const Variable& v, const char* what) {
                            ", which has no derivative; use astype(Float32)"));
 }
 
-// `v` as seen from below this level: the graph of this level and above ends here.
-Variable below(const Variable& v, int level) {
-  const Node* node = VariableAccess::node(v);
-  return node && node_level(*node) >= level ? Variable(v.data()) : v;
-}
-
 }  // namespace
 
 // ---- Reverse mode ----
@@ -142,7 +136,7 @@ Variable ForwardScope::input(const Variable& v, const Variable& tangent) const {
 
 Variable ForwardScope::value(const Variable& result) const {
   const int level = trace_in(trace_).level;
-  const Variable v = below(result, level);
+  const Variable v = below_level(result, level);
   const Traced* dual = traced_at(v, level);
   return dual ? dual->value : v;
 }
@@ -193,7 +187,7 @@ Variable LanesScope::leave(const Variable& v, std::optional<int> axis, std::size
   const Trace& trace = trace_in(trace_);
   if (!v.defined())
     throw Error(concat("vmap: the function returned an undefined Variable as result ", result));
-  const Variable inner = below(v, trace.level);
+  const Variable inner = below_level(v, trace.level);
   const Traced* what = traced_at(inner, trace.level);
   const Mapped value{what ? what->value : inner, what && what->mapped};
   if (!axis && value.mapped)
