@@ -1,0 +1,132 @@
+// Lamp++, on the number of threads given as the argument. Its rows end with the machine's own
+// limits, on the same threads.
+
+#include <cmath>
+#include <cstdlib>
+#include <lamppp/lamppp.hpp>
+
+#include "limits.hpp"
+#include "worker.hpp"
+
+namespace {
+
+struct Lamppp {
+  using Tensor = lmp::Tensor;
+  using Variable = lmp::Variable;
+  using Shape = std::vector<std::int64_t>;
+
+  static Tensor randn(const Shape& shape) { return lmp::randn(0, 1, shape); }
+  static Tensor uniform(const Shape& shape, double low, double high) {
+    return lmp::rand(shape) * (high - low) + low;
+  }
+  static Tensor full(const Shape& shape, double value) {
+    return lmp::full(shape, value, lmp::DeviceType::CPU, lmp::DataType::Float32);
+  }
+  static Tensor integers(const Shape& shape) {
+    return (lmp::rand(shape) * 2000 - 1000).astype(lmp::DataType::Int32);
+  }
+  static Tensor indices(const Shape& shape, std::int64_t size) {
+    return lmp::randint(0, size, shape);
+  }
+  static Tensor ones_like(const Variable& x) { return lmp::ones_like(x.data()); }
+  static Tensor float64(const Tensor& x) { return x.astype(lmp::DataType::Float64); }
+  static Variable float64(const Variable& x) { return x.astype(lmp::DataType::Float64); }
+  static Tensor bfloat16(const Tensor& x) { return x.astype(lmp::DataType::BFloat16); }
+  static Variable bfloat16(const Variable& x) { return x.astype(lmp::DataType::BFloat16); }
+  static Tensor int32(const Tensor& x) { return x.astype(lmp::DataType::Int32); }
+
+  static Variable leaf(const Tensor& x) { return Variable(x.clone(), true); }
+  static Variable constant(const Tensor& x) { return Variable(x); }
+  static void backward(const Variable& y) { y.backward(); }
+  static void backward(const Variable& y, const Tensor& gradient) { y.backward(gradient); }
+  static void zero_grad(const Variable& x) { x.zero_grad(); }
+
+  template <class X>
+  static X gelu(const X& x) {
+    return lmp::gelu(x);
+  }
+  template <class X>
+  static X transpose(const X& x) {
+    return lmp::transpose(x);
+  }
+  template <class X>
+  static X contiguous(const X& x) {
+    return x.contiguous();
+  }
+  template <class X>
+  static X every_second(const X& x, int axis) {
+    return lmp::slice(x, axis, std::nullopt, std::nullopt, 2);
+  }
+  template <class X>
+  static X cat(const X& a, const X& b, int axis) {
+    return lmp::cat({a, b}, axis);
+  }
+  template <class X>
+  static X index_select(const X& x, int axis, const Tensor& i) {
+    return lmp::index_select(x, axis, i);
+  }
+  template <class X>
+  static X gather(const X& x, int axis, const Tensor& i) {
+    return lmp::gather(x, axis, i);
+  }
+  template <class X>
+  static X sort(const X& x, int axis) {
+    return lmp::sort(x, axis).first;
+  }
+#define LMP_REDUCTION(name)                                     \
+  template <class X>                                            \
+  static auto name(const X& x, int axis) {                      \
+    return axis < 0 ? lmp::name(x) : lmp::name(x, axis, false); \
+  }
+  LMP_REDUCTION(sum)
+  LMP_REDUCTION(mean)
+  LMP_REDUCTION(max)
+  LMP_REDUCTION(var)
+  LMP_REDUCTION(argmax)
+#undef LMP_REDUCTION
+
+  class Mlp {
+   public:
+    Mlp(const Shape& sizes, bool, peers::Loss loss) : loss_(loss) {
+      for (std::size_t i = 0; i + 1 < sizes.size(); ++i) {
+        weights_.emplace_back(
+            randn({sizes[i], sizes[i + 1]}) / std::sqrt(static_cast<double>(sizes[i])), true);
+        biases_.emplace_back(lmp::zeros({sizes[i + 1]}), true);
+      }
+    }
+    void step(const Tensor& x, const Tensor& y) {
+      Variable h = x;
+      for (std::size_t i = 0; i < weights_.size(); ++i) {
+        h = lmp::matmul(h, weights_[i]) + biases_[i];
+        if (i + 1 < weights_.size()) h = lmp::relu(h);
+      }
+      Variable loss;
+      if (loss_ == peers::Loss::CrossEntropy)
+        loss = -lmp::mean(lmp::gather(lmp::log_softmax(h), 1, y.expand_dims(1)));
+      else if (loss_ == peers::Loss::Logistic)
+        loss = lmp::mean(lmp::softplus(h) - h * y);
+      else
+        loss = lmp::mean(lmp::square(h - y));
+      loss.backward();
+      for (auto* list : {&weights_, &biases_})
+        for (Variable& w : *list) {
+          w.data() -= 0.01 * w.grad();
+          w.zero_grad();
+        }
+    }
+
+   private:
+    std::vector<Variable> weights_, biases_;
+    peers::Loss loss_;
+  };
+};
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const int threads = count > 1 ? std::atoi(arguments[1]) : 1;
+  lmp::set_num_threads(threads);
+  std::vector<peers::Row> rows = peers::Table<Lamppp>().make();
+  peers::add_limits(rows, threads);
+  return peers::serve(rows);
+}
