@@ -159,6 +159,11 @@ LMP_MATH_FN bool isfinite(T x) {
   return (x <= kMathMax<T>)&(x >= -kMathMax<T>);
 }
 
+/// Bounds of OpInfo::near: where e^x and e^-x are normal numbers, and where sin and cos need few
+/// bits of pi.
+inline constexpr float kMathNearExp = 87.0F;
+inline constexpr float kMathNearTurns = 0x1p20F;
+
 inline constexpr double kPi = 3.14159265358979323846;
 inline constexpr double kLn2 = 0.69314718055994530942;
 inline constexpr double kLog2E = 1.44269504088896340736;
@@ -207,6 +212,8 @@ LMP_MATH_2(copysign)
 #undef LMP_MATH_2
 LMP_MATH_FN float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 LMP_MATH_FN double fma(double a, double b, double c) { return ::fma(a, b, c); }
+LMP_MATH_FN float normal_cdf(float x) { return ::normcdff(x); }
+LMP_MATH_FN double normal_cdf(double x) { return ::normcdf(x); }
 
 template <MathFloat T>
 LMP_MATH_FN T sigmoid(T x) {
@@ -251,6 +258,7 @@ LMP_MATH_1(asin)
 LMP_MATH_1(acos)
 LMP_MATH_1(atan)
 LMP_MATH_1(erf)
+LMP_MATH_1(erfc)
 LMP_MATH_2(atan2)
 LMP_MATH_2(pow)
 #undef LMP_MATH_1
@@ -281,6 +289,15 @@ LMP_MATH_FN T mul_add(T a, T b, T c) {
   return fma(a, b, c);
 #else
   return a * b + c;
+#endif
+}
+
+/// a * b + c, rounded once.
+LMP_MATH_FN float math_fused(float a, float b, float c) {
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+  return fma(a, b, c);
+#else
+  return static_cast<float>(static_cast<double>(a) * b + c);
 #endif
 }
 
@@ -329,9 +346,9 @@ LMP_MATH_FN double math_scale(double p, MathU64 shifted) {
   return p * math_pow2(half) * math_pow2(shifted - half);
 }
 
-/// e^x = p * 2^n, |x| < 110.
+/// e^x = (1 + t) * 2^n, |x| < 110.
 struct MathExp {
-  float p;
+  float t;
   MathU32 shifted;  // the bits of n + kMathShift
 };
 LMP_MATH_FN MathExp math_exp(float x) {
@@ -340,12 +357,23 @@ LMP_MATH_FN MathExp math_exp(float x) {
   // ln 2 = 355/512 - 2.12e-4: n times the first is exact.
   const float r = mul_add(n, 2.12194440e-4F, mul_add(n, -0.693359375F, x));
   const float q = poly(r, 0.49999994F, 0.166665152F, 0.041668456F, 0.00836941879F, 0.00138131599F);
-  return {1.0F + mul_add(r * r, q, r), math_bits(shifted)};
+  return {mul_add(r * r, q, r), math_bits(shifted)};
 }
-/// e^x, |x| < 87.
+/// e^x, |x| < 87 or NaN.
 LMP_MATH_FN float math_exp_normal(float x) {
   const MathExp e = math_exp(x);
-  return e.p * math_pow2(e.shifted);
+  return (1.0F + e.t) * math_pow2(e.shifted);
+}
+
+/// A float whose magnitude is at most the bound of the op it is given to, and no NaN. What takes
+/// the shorter way of it gives the same bits for the float itself.
+struct Near {
+  float value;
+  LMP_MATH_FN operator float() const { return value; }
+};
+LMP_MATH_FN float exp(Near x) {
+  const MathExp e = math_exp(x.value);
+  return __builtin_bit_cast(float, math_bits(1.0F + e.t) + (e.shifted << 23));
 }
 
 /// 2^t = s + s * p in double, p right to 2^-32: for float results where float arithmetic would lose
@@ -468,7 +496,7 @@ LMP_MATH_FN double math_asin(double x) {
 
 LMP_MATH_FN float exp(float x) {
   const MathExp e = math_exp(math_clamp(x, -104.0F, 89.0F));
-  return math_scale(e.p, e.shifted);
+  return math_scale(1.0F + e.t, e.shifted);
 }
 LMP_MATH_FN float exp2(float x) {
   const float t = math_clamp(x, -150.5F, 128.0F);
@@ -512,25 +540,60 @@ LMP_MATH_FN float softplus(float x) {
   const double tail = math_log1p(math_exp2_value(fabs(wide) * -kLog2E));
   return static_cast<float>((wide < 0.0 ? 0.0 : wide) + tail);
 }
+LMP_MATH_FN float sigmoid(Near x) {
+  const MathExp e = math_exp(-fabs(x.value));
+  const float s = math_pow2(e.shifted);
+  // What the sum and the division lose is given back with t.
+  const float d = mul_add(s, e.t, 1.0F + s);
+  const float lost = mul_add(s, e.t, (1.0F + s) - d);
+  const float y = 1.0F / d;
+  const float rest = mul_add(-lost, y, math_fused(-d, y, 1.0F));
+  const bool below = x.value < 0.0F;
+  const float scaled = below ? s * y : y;
+  return mul_add(scaled, below ? e.t + rest : rest, scaled);
+}
 LMP_MATH_FN float sigmoid(float x) {
-  return static_cast<float>(1.0 / (1.0 + math_exp2_value(static_cast<double>(x) * -kLog2E)));
+  const float far = x > 0.0F ? 1.0F : exp(x);  // NaN too
+  return fabs(x) <= kMathNearExp ? sigmoid(Near{x}) : far;
 }
 
-LMP_MATH_FN float sin(float x) {
-  const float y = math_sin_at(math_turns(x));
+/// sin of x and `quarters` quarter turns, |x| <= kMathNearTurns: x less the nearest multiple of
+/// pi / 2 in double, then polynomials on |r| <= pi / 4.
+LMP_MATH_FN float math_sin_near(float x, MathU32 quarters) {
+  const double shifted = mul_add(static_cast<double>(x), 2 / kPi, kMathShift64);
+  const double n = shifted - kMathShift64;
+  // pi / 2 = 0x1.921fb544p0 + the rest: n times the first is exact.
+  const double first = mul_add(n, -0x1.921fb544p0, static_cast<double>(x));
+  const float r = static_cast<float>(mul_add(n, -0x1.0b4611a626331p-34, first));
+  const MathU32 q = static_cast<MathU32>(math_bits(shifted)) + quarters;
+  const float z = r * r;
+  const float s = mul_add(z * r, poly(z, -0.166666549F, 0.00833217770F, -0.000195172300F), r);
+  const float c = mul_add(z * z, poly(z, 0.0416666469F, -0.00138873669F, 2.44383793e-05F),
+                          mul_add(z, -0.5F, 1.0F));
+  const float y = (q & 1U) != 0 ? c : s;
+  return __builtin_bit_cast(float, math_bits(y) ^ ((q & 2U) << 30));
+}
+/// f(x) of an odd function, given y = f(|x|).
+LMP_MATH_FN float math_odd(float y, float x) {
   return __builtin_bit_cast(float, math_bits(y) ^ (math_bits(x) & 0x80000000U));
+}
+LMP_MATH_FN float sin(Near x) { return math_odd(math_sin_near(fabs(x.value), 0), x.value); }
+LMP_MATH_FN float cos(Near x) { return math_sin_near(x.value, 1); }
+LMP_MATH_FN float sin(float x) {
+  const float far = math_odd(math_sin_at(math_turns(x)), x);
+  return fabs(x) <= kMathNearTurns ? sin(Near{x}) : far;
 }
 LMP_MATH_FN float cos(float x) {
   const MathTurns t = math_turns(x);
-  return math_sin_at({t.g, t.q + 1});
+  const float far = math_sin_at({t.g, t.q + 1});
+  return fabs(x) <= kMathNearTurns ? cos(Near{x}) : far;
 }
 LMP_MATH_FN float tan(float x) {
   const MathTurns t = math_turns(x);
   const double s = math_sin_turns(t.g);
   const double c = math_cos_turns(t.g);
   const bool odd = (t.q & 1) != 0;
-  const float y = static_cast<float>((odd ? -c : s) / (odd ? s : c));
-  return __builtin_bit_cast(float, math_bits(y) ^ (math_bits(x) & 0x80000000U));
+  return math_odd(static_cast<float>((odd ? -c : s) / (odd ? s : c)), x);
 }
 LMP_MATH_FN float sinh(float x) {
   const double em1 = math_expm1(static_cast<double>(fabs(x)));
@@ -595,6 +658,16 @@ LMP_MATH_FN float erf(float x) {
   return copysign(a < 1.0F ? near : far, x);
 }
 
+/// (1 + erf(x / sqrt(2))) / 2, the normal distribution function, right to 2^-25 absolutely.
+LMP_MATH_FN float normal_cdf(float x) {
+  const float a = fabs(x);
+  // Its value at -a is exp(-a * poly(a)) / 2.
+  const float e = -a * poly(a, 0.797885907F, 0.318291994F, 0.0364135258F, -0.00493996647F,
+                            0.000132878753F, 0.000111800376F, -2.33852742e-05F, 1.61846349e-06F);
+  const float lower = e < -87.0F ? 0.0F : 0.5F * math_exp_normal(e < -87.0F ? -87.0F : e);
+  return x < 0.0F ? lower : 1.0F - lower;
+}
+
 LMP_MATH_FN float pow(float x, float y) {
   const float a = fabs(x);
   const double value = math_exp2_value(static_cast<double>(y) * math_log2_float(a));
@@ -645,6 +718,7 @@ LMP_MATH_FN double sigmoid(double x) {
   return (x < 0.0 ? e : 1.0) / (1.0 + e);
 }
 LMP_MATH_FN double softplus(double x) { return maximum(x, 0.0) + log1p(exp(-fabs(x))); }
+LMP_MATH_FN double normal_cdf(double x) { return 0.5 * erfc(-kSqrtHalf * x); }
 
 #endif  // __CUDA_ARCH__
 

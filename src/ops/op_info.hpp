@@ -24,6 +24,10 @@ struct OpInfo {
   bool takes_bool = true;
   /// Bit i: operand i is Bool whatever the others are, and has no gradient.
   unsigned condition = 0;
+  /// Where not 0: a block of floats of at most this magnitude is handed to `fwd` as Near, for which
+  /// its functions have a shorter way; and to `grad` where that takes such functions of x.
+  float near = 0;
+  bool near_gradient = false;
 };
 
 /// Marks an operand without a gradient.

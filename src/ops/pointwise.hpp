@@ -77,7 +77,7 @@ struct Pow {
   // Where b is 0 the first factor is 0, so the exponent is kept from producing 0 * inf; where a is
   // 0 the logarithm is.
   LMP_FN static auto grad(auto g, auto a, auto b, auto y) {
-    return Grads{g * b * pow(a, where(b == 0, 0, b - 1)), g * y * log(where(a == 0, 1, a))};
+    return Grads{g * b * pow(a, b - where(b == 0, b, 1)), g * y * log(where(a == 0, 1, a))};
   }
 };
 
@@ -169,7 +169,8 @@ struct Rsqrt {
 // Exponentials and logarithms.
 
 struct Exp {
-  static constexpr OpInfo info{"exp", "e^x", Promote::Float};
+  static constexpr OpInfo info{
+      .name = "exp", .formula = "e^x", .promote = Promote::Float, .near = kMathNearExp};
   LMP_FN static auto fwd(auto x) { return exp(x); }
   LMP_FN static auto grad(auto g, auto, auto y) { return Grads{g * y}; }
 };
@@ -213,13 +214,21 @@ struct Log1p {
 // Trigonometric and hyperbolic functions.
 
 struct Sin {
-  static constexpr OpInfo info{"sin", "sin(x)", Promote::Float};
+  static constexpr OpInfo info{.name = "sin",
+                               .formula = "sin(x)",
+                               .promote = Promote::Float,
+                               .near = kMathNearTurns,
+                               .near_gradient = true};
   LMP_FN static auto fwd(auto x) { return sin(x); }
   LMP_FN static auto grad(auto g, auto x, auto) { return Grads{g * cos(x)}; }
 };
 
 struct Cos {
-  static constexpr OpInfo info{"cos", "cos(x)", Promote::Float};
+  static constexpr OpInfo info{.name = "cos",
+                               .formula = "cos(x)",
+                               .promote = Promote::Float,
+                               .near = kMathNearTurns,
+                               .near_gradient = true};
   LMP_FN static auto fwd(auto x) { return cos(x); }
   LMP_FN static auto grad(auto g, auto x, auto) { return Grads{-(g * sin(x))}; }
 };
@@ -316,7 +325,10 @@ struct Round {
 // Activations.
 
 struct Sigmoid {
-  static constexpr OpInfo info{"sigmoid", "1 / (1 + e^-x)", Promote::Float};
+  static constexpr OpInfo info{.name = "sigmoid",
+                               .formula = "1 / (1 + e^-x)",
+                               .promote = Promote::Float,
+                               .near = kMathNearExp};
   LMP_FN static auto fwd(auto x) { return sigmoid(x); }
   LMP_FN static auto grad(auto g, auto, auto y) { return Grads{g * y * (1 - y)}; }
 };
@@ -346,10 +358,9 @@ struct LeakyRelu {
 
 struct Gelu {
   static constexpr OpInfo info{"gelu", "x * (1 + erf(x / sqrt(2))) / 2", Promote::Float};
-  LMP_FN static auto fwd(auto x) { return x * ((1 + erf(x * of(x, kSqrtHalf))) / 2); }
+  LMP_FN static auto fwd(auto x) { return x * normal_cdf(x); }
   LMP_FN static auto grad(auto g, auto x, auto) {
-    return Grads{
-        g * ((1 + erf(x * of(x, kSqrtHalf))) / 2 + x * of(x, kOneOverSqrt2Pi) * exp(-(x * x) / 2))};
+    return Grads{g * (normal_cdf(x) + x * of(x, kOneOverSqrt2Pi) * exp(-(x * x) / 2))};
   }
 };
 
@@ -370,7 +381,11 @@ struct GeluTanh {
 };
 
 struct Silu {
-  static constexpr OpInfo info{"silu", "x / (1 + e^-x)", Promote::Float};
+  static constexpr OpInfo info{.name = "silu",
+                               .formula = "x / (1 + e^-x)",
+                               .promote = Promote::Float,
+                               .near = kMathNearExp,
+                               .near_gradient = true};
   LMP_FN static auto fwd(auto x) { return x * sigmoid(x); }
   LMP_FN static auto grad(auto g, auto x, auto) {
     auto s = sigmoid(x);

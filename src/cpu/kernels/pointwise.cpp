@@ -11,33 +11,85 @@ constexpr auto result_of() {
     return T{};
 }
 
+// Bool operands are read as bytes: a loop that selects by a byte vectorises, one by a bool may not.
+template <class T>
+struct Read {
+  const T* from;
+  [[gnu::always_inline]] T operator[](std::size_t i) const { return from[i]; }
+};
+template <>
+struct Read<bool> {
+  const unsigned char* from;
+  [[gnu::always_inline]] bool operator[](std::size_t i) const { return from[i] != 0; }
+};
+template <class T>
+[[gnu::always_inline]] inline Read<T> read(const void* from) {
+  return {static_cast<decltype(Read<T>::from)>(from)};
+}
+
+// Runs loop(begin, end, as) over [0, n), where `as` makes an operand of the op out of an element:
+// Near where the op has a shorter way for the whole block.
+template <class Op, class T, bool kTakesNear, class Loop>
+[[gnu::always_inline]] inline void by_nearness(const void* in, std::size_t n, Loop loop) {
+  if constexpr (kTakesNear && __is_same(T, float)) {
+    const auto* x = static_cast<const float*>(in);
+    for (std::size_t begin = 0; begin < n; begin += kBlock) {
+      const std::size_t end = begin + kBlock < n ? begin + kBlock : n;
+      // The bits of magnitudes are ordered as the magnitudes are, NaN above all.
+      MathU32 largest = 0;
+      for (std::size_t i = begin; i < end; ++i) largest = maximum(largest, math_bits(fabs(x[i])));
+      if (largest <= math_bits(Op::info.near))
+        loop(
+            begin, end, [](float v) __attribute__((always_inline)) { return Near{v}; });
+      else
+        loop(
+            begin, end, [](float v) __attribute__((always_inline)) { return v; });
+    }
+  } else {
+    loop(
+        std::size_t{0}, n, [](T v) __attribute__((always_inline)) { return v; });
+  }
+}
+
+// Operands are loaded before anything is selected: a load that only one side needs would be a
+// branch.
+
 template <class Op, class T>
 void forward1(void* out, const void* const* in, std::size_t n) {
   using R = decltype(result_of<Op, T>());
   auto* o = static_cast<R*>(out);
-  const auto* x = static_cast<const T*>(in[0]);
-  LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) o[i] = static_cast<R>(Op::fwd(x[i]));
+  const auto x = read<T>(in[0]);
+  by_nearness<Op, T, (Op::info.near > 0)>(in[0], n,
+                                          [=](std::size_t begin, std::size_t end, auto as) {
+                                            LMP_VECTORIZE
+                                            for (std::size_t i = begin; i < end; ++i)
+                                              o[i] = static_cast<R>(Op::fwd(as(x[i])));
+                                          });
 }
 
 template <class Op, class T>
 void forward2(void* out, const void* const* in, std::size_t n) {
   using R = decltype(result_of<Op, T>());
   auto* o = static_cast<R*>(out);
-  const auto* a = static_cast<const T*>(in[0]);
-  const auto* b = static_cast<const T*>(in[1]);
+  const auto a = read<T>(in[0]), b = read<T>(in[1]);
   LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) o[i] = static_cast<R>(Op::fwd(a[i], b[i]));
+  for (std::size_t i = 0; i < n; ++i) {
+    const T first = a[i], second = b[i];
+    o[i] = static_cast<R>(Op::fwd(first, second));
+  }
 }
 
 template <class First, class Op, class T>
 void forward3(void* out, const void* const* in, std::size_t n) {
   auto* o = static_cast<T*>(out);
-  const auto* a = static_cast<const First*>(in[0]);
-  const auto* b = static_cast<const T*>(in[1]);
-  const auto* c = static_cast<const T*>(in[2]);
+  const auto a = read<First>(in[0]);
+  const auto b = read<T>(in[1]), c = read<T>(in[2]);
   LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) o[i] = static_cast<T>(Op::fwd(a[i], b[i], c[i]));
+  for (std::size_t i = 0; i < n; ++i) {
+    const First first = a[i];
+    const T second = b[i], third = c[i];
+    o[i] = static_cast<T>(Op::fwd(first, second, third));
+  }
 }
 
 template <class T, class G>
@@ -59,9 +111,13 @@ void backward1(void* const* out, const void* gradient, const void* const* in, co
                std::size_t n) {
   const auto *g = static_cast<const T*>(gradient), *x = static_cast<const T*>(in[0]),
              *y = static_cast<const T*>(result);
-  void* const o[1] = {out[0]};
-  LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) put_all<kMask, T>(o, i, Op::grad(g[i], x[i], y[i]));
+  void* const o = out[0];
+  by_nearness<Op, T, Op::info.near_gradient>(
+      in[0], n, [=](std::size_t begin, std::size_t end, auto as) {
+        LMP_VECTORIZE
+        for (std::size_t i = begin; i < end; ++i)
+          put_all<kMask, T>(&o, i, Op::grad(g[i], as(x[i]), y[i]));
+      });
 }
 
 template <class Op, class T, unsigned kMask>
@@ -71,7 +127,10 @@ void backward2(void* const* out, const void* gradient, const void* const* in, co
              *b = static_cast<const T*>(in[1]), *y = static_cast<const T*>(result);
   void* const o[2] = {out[0], out[1]};
   LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) put_all<kMask, T>(o, i, Op::grad(g[i], a[i], b[i], y[i]));
+  for (std::size_t i = 0; i < n; ++i) {
+    const T flow = g[i], first = a[i], second = b[i], value = y[i];
+    put_all<kMask, T>(o, i, Op::grad(flow, first, second, value));
+  }
 }
 
 template <class First, class Op, class T, unsigned kMask>
@@ -79,11 +138,14 @@ void backward3(void* const* out, const void* gradient, const void* const* in, co
                std::size_t n) {
   const auto *g = static_cast<const T*>(gradient), *b = static_cast<const T*>(in[1]),
              *c = static_cast<const T*>(in[2]), *y = static_cast<const T*>(result);
-  const auto* a = static_cast<const First*>(in[0]);
+  const auto a = read<First>(in[0]);
   void* const o[3] = {out[0], out[1], out[2]};
   LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i)
-    put_all<kMask, T>(o, i, Op::grad(g[i], a[i], b[i], c[i], y[i]));
+  for (std::size_t i = 0; i < n; ++i) {
+    const First first = a[i];
+    const T flow = g[i], second = b[i], third = c[i], value = y[i];
+    put_all<kMask, T>(o, i, Op::grad(flow, first, second, third, value));
+  }
 }
 
 template <class Op, int kIndex>
