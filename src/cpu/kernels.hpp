@@ -52,6 +52,10 @@ using ArgRowFn = void (*)(void* best, std::int64_t* index, const void* in, std::
 using ArgColumnsFn = ArgRowFn;
 using CumsumFn = void (*)(void* out, const void* in, std::size_t n);
 
+/// out[r * out_row + c] = in[c * in_col + r], raw elements; the memory does not overlap.
+using TransposeFn = void (*)(void* out, std::int64_t out_row, const void* in, std::int64_t in_col,
+                             std::int64_t rows, std::int64_t cols);
+
 /// Draws blocks of four 32-bit words: block i from the counter `first + i`.
 using PhiloxFn = void (*)(std::uint32_t* out, std::uint64_t seed, std::uint64_t first,
                           std::size_t blocks);
@@ -67,6 +71,9 @@ struct Kernels {
   ArgRowFn arg_row[2][kComputeTypes];  // max, min
   ArgColumnsFn arg_columns[2][kComputeTypes];
   CumsumFn cumsum[kComputeTypes];
+  TransposeFn transpose[4];  // by the binary logarithm of an element's size
+  /// Copies around the caches where `out` is aligned for that.
+  void (*stream)(void* out, const void* in, std::size_t bytes);
   PhiloxFn philox;
   void (*uniform[2])(void* out, const std::uint32_t* words, std::size_t n);  // float, double
   void (*normal[2])(void* out, const std::uint32_t* words, double mean, double deviation,
@@ -78,6 +85,7 @@ struct Kernels {
   namespace isa {                        \
   void fill_pointwise(Kernels& kernels); \
   void fill_movement(Kernels& kernels);  \
+  void fill_transfer(Kernels& kernels);  \
   void fill_random(Kernels& kernels);    \
   }
 LMP_DECLARE_ISA(baseline)

@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include "cpu/backend.hpp"
 #include "cpu/block_loop.hpp"
 #include "ops/pointwise_run.hpp"

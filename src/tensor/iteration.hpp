@@ -75,4 +75,33 @@ class RunWalker {
   std::int64_t offset_ = 0;
 };
 
+/// Walks the first operands of an Iteration together, innermost row by innermost row.
+class RowWalker {
+ public:
+  RowWalker(const Iteration& loop, int operands, std::int64_t start) noexcept
+      : loop_(loop), operands_(operands) {
+    for (int d = loop.ndim - 2; d >= 0 && start > 0; --d) {
+      index_[d] = start % loop.sizes[d];
+      start /= loop.sizes[d];
+      for (int i = 0; i < operands; ++i) offset_[i] += index_[d] * loop.strides[i][d];
+    }
+  }
+  /// Where operand i's row begins.
+  std::int64_t offset(int i) const noexcept { return offset_[i]; }
+  void next() noexcept {
+    for (int d = loop_.ndim - 2; d >= 0; --d) {
+      for (int i = 0; i < operands_; ++i) offset_[i] += loop_.strides[i][d];
+      if (++index_[d] < loop_.sizes[d]) return;
+      index_[d] = 0;
+      for (int i = 0; i < operands_; ++i) offset_[i] -= loop_.sizes[d] * loop_.strides[i][d];
+    }
+  }
+
+ private:
+  const Iteration& loop_;
+  int operands_;
+  std::int64_t index_[kMaxDims] = {};
+  std::int64_t offset_[kMaxOperands] = {};
+};
+
 }  // namespace lmp::tensor::detail

@@ -1,0 +1,353 @@
+#include "cpu/block_loop.hpp"
+
+#include <unistd.h>
+
+#include <algorithm>
+
+namespace lmp::cpu {
+
+using tensor::detail::Iteration;
+using tensor::detail::kMaxOperands;
+using tensor::detail::parallel_for;
+using tensor::detail::RowWalker;
+using tensor::detail::RunWalker;
+
+bool worth_streaming(std::int64_t bytes) noexcept {
+  static const std::int64_t cache = [] {
+    long size = -1;
+#if defined(_SC_LEVEL3_CACHE_SIZE)
+    size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#endif
+    return size > 0 ? std::int64_t{size} : std::int64_t{32} << 20;
+  }();
+  return bytes > cache;
+}
+
+namespace {
+
+constexpr std::int64_t kLongRow = kBlock / 4;  // from here on a block stays inside a row
+constexpr std::int64_t kLine = 64;             // bytes, of a cache line
+constexpr std::int64_t kFewest = 8;            // rows that make a panel worth it,
+constexpr std::int64_t kPanelRow = 64;         // and elements in each
+
+class BlockLoop {
+ public:
+  BlockLoop(const Iteration& loop, const BlockOperand* operands, int count, std::int64_t chunk,
+            BlockKernel kernel, void* context)
+      : loop_(loop),
+        operands_(operands),
+        count_(count),
+        inner_(loop.ndim - 1),
+        row_(loop.ndim == 0 ? 1 : loop.sizes[loop.ndim - 1]),
+        chunk_(chunk),
+        kernel_(kernel),
+        context_(context) {
+    std::int64_t bytes = 0;
+    for (int i = 0; i < count; ++i) {
+      const BlockOperand& o = operands[i];
+      stride_[i] = loop.ndim == 0 ? 1 : loop.strides[i][inner_];
+      constant_[i] = loop.ndim > 0 && !o.output && loop.constant(i);
+      dense_[i] = o.native() && in_order(i);
+      whole_ = whole_ && dense_[i];
+      if (!constant_[i]) bytes += loop.numel * o.size();
+    }
+    if (!worth_streaming(bytes)) return;
+    for (int i = 0; i < count; ++i) {
+      streams_[i] = operands[i].output && operands[i].native() && stride_[i] == 1 &&
+                    (dense_[i] || row_ >= kLongRow);
+      for (int j = 0; j < count; ++j)
+        streams_[i] = streams_[i] && (j == i || operands[j].data != operands[i].data);
+      any_streams_ = any_streams_ || streams_[i];
+    }
+  }
+
+  void run() const {
+    if (whole_ && !any_streams_) return run_whole();
+    if (const int axis = panel_axis(); axis >= 0) return run_panels(axis);
+    if (row_ >= kLongRow) return run_rows();
+    run_short_rows();
+  }
+
+ private:
+  // True where the operand's elements lie in memory in the order of the loop, without gaps.
+  bool in_order(int i) const {
+    std::int64_t expected = 1;
+    for (int d = inner_; d >= 0; expected *= loop_.sizes[d--])
+      if (loop_.strides[i][d] != expected) return false;
+    return true;
+  }
+
+  // Scratch for one task: a buffer of a block for each operand, and one to add into old values.
+  class Buffers {
+   public:
+    Buffers(const BlockLoop& l, std::int64_t elements)
+        : slot_((elements * 8 + kLine - 1) / kLine * kLine),
+          count_(l.count_),
+          scratch_(static_cast<std::size_t>(slot_ * (l.count_ + 1))) {}
+    std::byte* of(int i) const { return static_cast<std::byte*>(scratch_.data()) + slot_ * i; }
+    std::byte* old() const { return of(count_); }
+
+   private:
+    std::int64_t slot_;
+    int count_;
+    Scratch scratch_;
+  };
+
+  void call(void* const* pointers, std::int64_t n) const {
+    kernel_(context_, pointers, static_cast<std::size_t>(n));
+  }
+
+  void load(int i, void* to, const std::byte* from, std::int64_t stride, std::int64_t n) const {
+    const BlockOperand& o = operands_[i];
+    k_.load[static_cast<int>(o.type)][compute_index(o.compute)](to, from, stride,
+                                                                static_cast<std::size_t>(n));
+  }
+
+  // Where the kernel finds n neighbours of operand i along the innermost axis, `at` being the
+  // first.
+  void* fetch(int i, std::byte* at, std::int64_t n, const Buffers& buffers) const {
+    const BlockOperand& o = operands_[i];
+    if (constant_[i] || streams_[i]) return buffers.of(i);
+    if (o.native() && stride_[i] == 1) return at;
+    if (!o.output) load(i, buffers.of(i), at, stride_[i], n);
+    return buffers.of(i);
+  }
+
+  // Brings what the kernel left in a buffer to where it belongs.
+  void flush(int i, std::byte* at, std::byte* from, std::int64_t n, const Buffers& buffers) const {
+    const BlockOperand& o = operands_[i];
+    if (streams_[i]) {
+      k_.stream(at, from, static_cast<std::size_t>(n * o.size()));
+      return;
+    }
+    if (o.accumulate) {
+      const int c = compute_index(o.compute);
+      load(i, buffers.old(), at, stride_[i], n);
+      const void* terms[2] = {from, buffers.old()};
+      k_.forward[static_cast<int>(OpId::Add)][c](from, terms, static_cast<std::size_t>(n));
+    }
+    k_.store[static_cast<int>(o.type)](at, stride_[i], from, static_cast<std::size_t>(n));
+  }
+
+  void fill_constants(const Buffers& buffers, std::int64_t n) const {
+    for (int i = 0; i < count_; ++i)
+      if (constant_[i]) load(i, buffers.of(i), operands_[i].data, 0, n);
+  }
+
+  void run_whole() const {
+    parallel_for(loop_.numel, chunk_, [&](std::int64_t begin, std::int64_t end) {
+      void* pointers[kMaxOperands];
+      for (int i = 0; i < count_; ++i)
+        pointers[i] = operands_[i].data + begin * operands_[i].size();
+      call(pointers, end - begin);
+    });
+  }
+
+  // n neighbours along the innermost axis, the operands beginning at the bytes in `at`.
+  void piece(std::byte* const* at, std::int64_t n, const Buffers& buffers) const {
+    void* pointers[kMaxOperands];
+    for (int i = 0; i < count_; ++i) pointers[i] = fetch(i, at[i], n, buffers);
+    call(pointers, n);
+    for (int i = 0; i < count_; ++i)
+      if (operands_[i].output && pointers[i] != at[i])
+        flush(i, at[i], static_cast<std::byte*>(pointers[i]), n, buffers);
+  }
+
+  void run_rows() const {
+    parallel_for(loop_.numel, chunk_, [&](std::int64_t begin, std::int64_t end) {
+      const Buffers buffers(*this, kBlock);
+      fill_constants(buffers, std::min(kBlock, end - begin));
+      RowWalker walker(loop_, count_, begin / row_);
+      std::int64_t column = begin % row_;
+      for (std::int64_t at = begin; at < end;) {
+        const std::int64_t n = std::min({kBlock, row_ - column, end - at});
+        std::byte* starts[kMaxOperands];
+        for (int i = 0; i < count_; ++i)
+          starts[i] =
+              operands_[i].data + (walker.offset(i) + column * stride_[i]) * operands_[i].size();
+        piece(starts, n, buffers);
+        at += n;
+        column += n;
+        if (column < row_) continue;
+        column = 0;
+        walker.next();
+      }
+    });
+  }
+
+  // True for an input of which every row is the same elements.
+  bool repeats(int i) const {
+    if (operands_[i].output || constant_[i]) return false;
+    for (int d = 0; d < inner_; ++d)
+      if (loop_.strides[i][d] != 0) return false;
+    return true;
+  }
+
+  void run_short_rows() const {
+    const std::int64_t width = std::min(loop_.numel, kBlock);
+    parallel_for(loop_.numel, chunk_, [&](std::int64_t begin, std::int64_t end) {
+      const Buffers buffers(*this, width + row_);
+      fill_constants(buffers, width);
+      void* pointers[kMaxOperands];
+      bool repeated[kMaxOperands];
+      RunWalker* walker[kMaxOperands];
+      alignas(RunWalker) std::byte walkers[kMaxOperands * sizeof(RunWalker)];
+      for (int i = 0; i < count_; ++i) {
+        walker[i] = new (walkers + static_cast<std::size_t>(i) * sizeof(RunWalker))
+            RunWalker(loop_.sizes, loop_.strides[i], loop_.ndim, begin);
+        repeated[i] = repeats(i);
+        if (!repeated[i]) continue;
+        const auto size = static_cast<std::int64_t>(tensor::size_of(operands_[i].compute));
+        for (std::int64_t done = 0; done < width + row_; done += row_)
+          load(i, buffers.of(i) + done * size, operands_[i].data, stride_[i],
+               std::min(row_, width + row_ - done));
+      }
+      // Calls f(start, done, run) for the runs that the next n elements of operand i are made of.
+      const auto for_runs = [&](int i, std::int64_t n, auto&& f) {
+        for (std::int64_t done = 0; done < n;) {
+          const std::int64_t run = std::min(n - done, walker[i]->left());
+          f(operands_[i].data + walker[i]->offset() * operands_[i].size(),
+            done * static_cast<std::int64_t>(tensor::size_of(operands_[i].compute)), run);
+          walker[i]->advance(run);
+          done += run;
+        }
+      };
+      for (std::int64_t at = begin; at < end;) {
+        const std::int64_t n = std::min(end - at, kBlock);
+        for (int i = 0; i < count_; ++i) {
+          const BlockOperand& o = operands_[i];
+          pointers[i] = buffers.of(i);
+          if (constant_[i]) continue;
+          if (repeated[i])
+            pointers[i] =
+                buffers.of(i) + at % row_ * static_cast<std::int64_t>(tensor::size_of(o.compute));
+          else if (dense_[i] && !streams_[i])
+            pointers[i] = o.data + at * o.size();
+          else if (!o.output)
+            for_runs(i, n, [&](std::byte* from, std::int64_t offset, std::int64_t run) {
+              load(i, buffers.of(i) + offset, from, stride_[i], run);
+            });
+        }
+        call(pointers, n);
+        for (int i = 0; i < count_; ++i) {
+          if (!operands_[i].output || pointers[i] != buffers.of(i)) continue;
+          if (dense_[i]) {
+            flush(i, operands_[i].data + at * operands_[i].size(), buffers.of(i), n, buffers);
+            continue;
+          }
+          for_runs(i, n, [&](std::byte* to, std::int64_t offset, std::int64_t run) {
+            flush(i, to, buffers.of(i) + offset, run, buffers);
+          });
+        }
+        at += n;
+      }
+    });
+  }
+
+  bool turned(int i, int axis) const {
+    return !operands_[i].output && !constant_[i] && stride_[i] != 0 && stride_[i] != 1 &&
+           loop_.strides[i][axis] == 1;
+  }
+
+  // The axis along which an input's neighbours lie, if that is not the innermost; -1 if there is
+  // none.
+  int panel_axis() const {
+    for (int i = 0; i < count_; ++i)
+      for (int d = 0; d < inner_; ++d)
+        if (turned(i, d) && loop_.sizes[d] >= kFewest && row_ >= kPanelRow) return d;
+    return -1;
+  }
+
+  void run_panels(int axis) const {
+    bool turns[kMaxOperands];
+    std::int64_t widest = 1;
+    int turned_count = 0;
+    for (int i = 0; i < count_; ++i) {
+      turns[i] = turned(i, axis);
+      turned_count += turns[i];
+      if (turns[i]) widest = std::max(widest, operands_[i].size());
+    }
+    const std::int64_t rows = loop_.sizes[axis], height = std::min(rows, kLine / widest);
+    const std::int64_t width = std::min(row_, kBlock);
+    const std::int64_t down = (rows + height - 1) / height, across = (row_ + width - 1) / width;
+    const std::int64_t outer = loop_.numel / (rows * row_);
+    const std::int64_t pitch = width + kLine;  // not a power of two, or rows share cache sets
+    const std::int64_t at_once = std::max<std::int64_t>(1, chunk_ / (height * width));
+
+    parallel_for(outer * across * down, at_once, [&](std::int64_t begin, std::int64_t end) {
+      const Buffers buffers(*this, width);
+      const std::int64_t panel_bytes = height * pitch * 8;
+      const Scratch panels(static_cast<std::size_t>(panel_bytes * turned_count));
+      fill_constants(buffers, width);
+      for (std::int64_t p = begin; p < end; ++p) {
+        const std::int64_t top = p % down * height, left = p / down % across * width;
+        const std::int64_t high = std::min(height, rows - top), n = std::min(width, row_ - left);
+        std::byte* corner[kMaxOperands];
+        std::byte* panel[kMaxOperands];
+        auto* space = static_cast<std::byte*>(panels.data());
+        for (int i = 0; i < count_; ++i) {
+          std::int64_t offset = top * loop_.strides[i][axis] + left * stride_[i];
+          std::int64_t rest = p / (down * across);
+          for (int d = inner_ - 1; d >= 0; --d) {
+            if (d == axis) continue;
+            offset += rest % loop_.sizes[d] * loop_.strides[i][d];
+            rest /= loop_.sizes[d];
+          }
+          const std::int64_t size = operands_[i].size();
+          corner[i] = operands_[i].data + offset * size;
+          if (!turns[i]) continue;
+          panel[i] = space;
+          space += panel_bytes;
+          k_.transpose[__builtin_ctzll(static_cast<unsigned long long>(size))](
+              panel[i], pitch, corner[i], stride_[i], high, n);
+        }
+        for (std::int64_t r = 0; r < high; ++r) {
+          std::byte* at[kMaxOperands];
+          void* pointers[kMaxOperands];
+          for (int i = 0; i < count_; ++i) {
+            const std::int64_t size = operands_[i].size();
+            if (turns[i]) {
+              at[i] = panel[i] + r * pitch * size;
+              pointers[i] = at[i];
+              if (operands_[i].native()) continue;
+              load(i, buffers.of(i), at[i], 1, n);
+              pointers[i] = buffers.of(i);
+            } else {
+              at[i] = corner[i] + r * loop_.strides[i][axis] * size;
+              pointers[i] = fetch(i, at[i], n, buffers);
+            }
+          }
+          call(pointers, n);
+          for (int i = 0; i < count_; ++i)
+            if (operands_[i].output && pointers[i] != at[i])
+              flush(i, at[i], static_cast<std::byte*>(pointers[i]), n, buffers);
+        }
+      }
+    });
+  }
+
+  const Kernels& k_ = kernels();
+  const Iteration& loop_;
+  const BlockOperand* operands_;
+  int count_;
+  int inner_;
+  std::int64_t row_;
+  std::int64_t chunk_;
+  BlockKernel kernel_;
+  void* context_;
+  std::int64_t stride_[kMaxOperands] = {};  // along the innermost axis
+  bool constant_[kMaxOperands] = {};
+  bool dense_[kMaxOperands] = {};
+  bool streams_[kMaxOperands] = {};
+  bool whole_ = true;
+  bool any_streams_ = false;
+};
+
+}  // namespace
+
+void run_blocks(const Iteration& loop, const BlockOperand* operands, int count, std::int64_t chunk,
+                BlockKernel kernel, void* context) {
+  if (loop.numel > 0) BlockLoop(loop, operands, count, chunk, kernel, context).run();
+}
+
+}  // namespace lmp::cpu
