@@ -2,9 +2,10 @@
 
 Every worker is a process that waits for its turn; a round is one turn of each. Figures are medians
 over the rounds. The ratio is PyTorch's C++ API time over ours: above 1 we are faster. The last
-columns say what our time is of the machine's own limit, measured in the same run: the bytes a row
-has to move at the bandwidth of the best of copy and triad on arrays of that size, or its
-arithmetic at the peak of fused multiply-adds.
+column says what our time is of the machine's own limit, measured in the same run: the bytes a row
+has to move at the bandwidth of reading, copy or triad on arrays of that size (by what part of them
+it writes, with ordinary or streaming stores, whichever is faster), or its arithmetic at the peak of
+fused multiply-adds.
 """
 import argparse
 import json
@@ -84,9 +85,12 @@ def fraction(row, bandwidth, peak):
         return None
     seconds = 0.0
     if row["bytes"] and bandwidth:
-        # By what the row touches: the nearest size whose triad touches as much.
-        size = min(bandwidth, key=lambda n: abs(math.log(row["bytes"] / (12 * n))))
-        best = max(value for kind, value in bandwidth[size].items() if kind != "read")
+        # By what the row touches: the size whose arrays touch as much, and the kind that writes as
+        # large a part of it.
+        size = min(bandwidth, key=lambda n: abs(math.log(row["bytes"] / (10 * n))))
+        part = row["written"] / row["bytes"]
+        kind = "read" if part < 0.1 else "triad" if part < 0.4 else "copy"
+        best = max(value for name, value in bandwidth[size].items() if name.startswith(kind))
         seconds = row["bytes"] / best
     if row["flops"] and peak.get(row["unit"]):
         seconds = max(seconds, row["flops"] / peak[row["unit"]])

@@ -32,6 +32,12 @@ inline void triad(float* c, const float* a, const float* b, std::int64_t n) {
 }
 
 #if defined(__x86_64__)
+[[gnu::target("avx2")]] inline void copy_streaming(float* to, const float* from, std::int64_t n) {
+  std::int64_t i = 0;
+  for (; i + 8 <= n; i += 8) _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
+  for (; i < n; ++i) to[i] = from[i];
+  _mm_sfence();
+}
 [[gnu::target("avx2")]] inline void triad_streaming(float* c, const float* a, const float* b,
                                                     std::int64_t n) {
   std::int64_t i = 0;
@@ -124,6 +130,14 @@ inline void add_limits(std::vector<Row>& rows, int threads) {
     });
 #if defined(__x86_64__)
     if (!__builtin_cpu_supports("avx2")) continue;
+    row("copy, streaming stores" + at, 2 * size, 0, [=]() -> Body {
+      const auto m = std::make_shared<Arrays>(n);
+      return [=] {
+        on_threads(threads, n, [&](std::int64_t begin, std::int64_t end) {
+          copy_streaming(m->at(0) + begin, m->at(1) + begin, end - begin);
+        });
+      };
+    });
     row("triad, streaming stores" + at, 3 * size, 0, [=]() -> Body {
       const auto m = std::make_shared<Arrays>(n);
       return [=] {

@@ -16,9 +16,15 @@ using Body = std::function<void()>;
 
 struct Row {
   std::string group, name;
-  /// What the operation has to move and compute at least, for the fraction of the machine's limit;
-  /// `footprint` is what it touches.
+  /// What the operation has to move and compute at least, for the fraction of the machine's limit.
   double bytes = 0, flops = 0;
+  /// The bytes that are written, of `bytes`.
+  double written = 0;
+  Row& moves(double all, double out) {
+    bytes = all;
+    written = out;
+    return *this;
+  }
   enum class Unit { Float32, Float64, BFloat16 } unit = Unit::Float32;
   std::function<Body()> setup;
 };
@@ -141,10 +147,10 @@ class Table {
         return std::vector<T>{Api::uniform({n}, 0.5, 3), Api::uniform({n}, 0.5, 3)};
       };
       const auto both = [&](const char* name, double in, double out, auto make, auto f) {
-        forward(g, name + at, make, f).bytes = size * (in + out);
+        forward(g, name + at, make, f).moves(size * (in + out), size * out);
         // Forward reads and writes as above; backward reads the gradient and what was saved (at
         // least the gradient alone), and writes a gradient for each operand.
-        backward(b, name + at, make, f).bytes = size * (in + out + 1 + in);
+        backward(b, name + at, make, f).moves(size * (in + out + 1 + in), size * (out + in));
       };
 #define LMP_ROW(name, in, make, expression) \
   both(name, in, 1, make, [](const auto& x) { return expression; })
@@ -188,7 +194,7 @@ class Table {
         const auto x = two();
         const T condition = x[0] > x[1];
         return [=] { keep(where(condition, x[0], x[1])); };
-      }).bytes = size * 3.25;
+      }).moves(size * 3.25, size);
       add(b, "where" + at, [=]() -> Body {
         const auto x = two();
         const T condition = x[0] > x[1];
@@ -199,24 +205,34 @@ class Table {
           Api::zero_grad(p);
           Api::zero_grad(q);
         };
-      }).bytes = size * 6.5;
-      forward(g, "x > y" + at, two, [](In x) { return x[0] > x[1]; }).bytes = size * 2.25;
+      }).moves(size * 6.5, size * 3);
+      forward(g, "x > y" + at, two, [](In x) {
+        return x[0] > x[1];
+      }).moves(size * 2.25, size * 0.25);
       forward(
           g, "Int32 add" + at,
           [n] {
             return std::vector<T>{Api::integers({n}), Api::integers({n})};
           },
           [](In x) { return x[0] + x[1]; })
-          .bytes = size * 3;
+          .moves(size * 3, size);
       const auto wide = [=] { return std::vector<T>{Api::float64(one()[0])}; };
       const auto halves = [=] {
         const auto x = two();
         return std::vector<T>{Api::bfloat16(x[0]), Api::bfloat16(x[1])};
       };
-      forward(g, "Float64 exp" + at, wide, [](In x) { return exp(x[0]); }).bytes = size * 4;
-      backward(b, "Float64 exp" + at, wide, [](Vin x) { return exp(x[0]); }).bytes = size * 8;
-      forward(g, "BFloat16 add" + at, halves, [](In x) { return x[0] + x[1]; }).bytes = size * 1.5;
-      backward(b, "BFloat16 add" + at, halves, [](Vin x) { return x[0] + x[1]; }).bytes = size * 3;
+      forward(g, "Float64 exp" + at, wide, [](In x) {
+        return exp(x[0]);
+      }).moves(size * 4, size * 2);
+      backward(b, "Float64 exp" + at, wide, [](Vin x) {
+        return exp(x[0]);
+      }).moves(size * 8, size * 4);
+      forward(g, "BFloat16 add" + at, halves, [](In x) {
+        return x[0] + x[1];
+      }).moves(size * 1.5, size * 0.5);
+      backward(b, "BFloat16 add" + at, halves, [](Vin x) {
+        return x[0] + x[1];
+      }).moves(size * 3, size * 1.5);
     }
   }
 
@@ -233,9 +249,11 @@ class Table {
       const auto make = [shape] { return std::vector<T>{Api::randn(shape)}; };
       const auto both = [&](const std::string& name, double forward_bytes, double backward_bytes,
                             auto f) {
-        forward("reductions", name, make, f).bytes = size * forward_bytes;
+        forward("reductions", name, make, f)
+            .moves(size * forward_bytes, size * (forward_bytes - 1));
         if (backward_bytes > 0)
-          backward("reductions bwd", name, make, f).bytes = size * backward_bytes;
+          backward("reductions bwd", name, make, f)
+              .moves(size * backward_bytes, size * forward_bytes);
       };
       for (int axis = rows > 0 ? 1 : 0; axis >= -1; --axis) {
         if (rows == 0 && axis == 0) continue;
@@ -328,8 +346,8 @@ class Table {
       };
       const auto both = [&](const std::string& name, double bytes, double backward_bytes, auto make,
                             auto f) {
-        forward(g, name + at, make, f).bytes = size * bytes;
-        backward(b, name + at, make, f).bytes = size * backward_bytes;
+        forward(g, name + at, make, f).moves(size * bytes, size * bytes / 2);
+        backward(b, name + at, make, f).moves(size * backward_bytes, size * backward_bytes / 2);
       };
       both("transpose copy", 2, 4, one,
            [](const auto& x) { return Api::contiguous(Api::transpose(x[0])); });
@@ -350,7 +368,7 @@ class Table {
           add(g, name + over + at, [=]() -> Body {
             const T x = Api::randn({side, side}), i = index();
             return [=] { keep(f(x, i)); };
-          }).bytes = size * bytes;
+          }).moves(size * bytes, size * bytes / 2);
           add(b, name + over + at, [=]() -> Body {
             const V x = Api::leaf(Api::randn({side, side}));
             const T i = index(), ones = Api::full({side, side}, 1);
@@ -358,7 +376,7 @@ class Table {
               Api::backward(f(x, i), ones);
               Api::zero_grad(x);
             };
-          }).bytes = size * backward_bytes;
+          }).moves(size * backward_bytes, size * backward_bytes / 2);
         };
         indexed(
             "index_select", 2, 4, [=] { return Api::indices({side}, side); },
@@ -371,8 +389,9 @@ class Table {
             [axis](const auto& x, const T& i) { return Api::gather(x, axis, i); });
       }
       if (side == 1024) {
-        forward(g, "astype Int32" + at, one, [](In x) { return Api::int32(x[0]); }).bytes =
-            size * 2;
+        forward(g, "astype Int32" + at, one, [](In x) {
+          return Api::int32(x[0]);
+        }).moves(size * 2, size);
         both("sort axis 1", 4, 8, one, [](const auto& x) { return Api::sort(x[0], 1); });
         both("sort axis 0", 4, 8, one, [](const auto& x) { return Api::sort(x[0], 0); });
         forward(

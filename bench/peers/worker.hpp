@@ -32,10 +32,11 @@ inline int serve(const std::vector<Row>& rows) {
       if (command == "list") {
         constexpr const char* units[] = {"fp32", "fp64", "bf16"};
         for (const Row& row : rows)
-          std::printf(R"({"group": "%s", "name": "%s", "bytes": %.0f, "flops": %.0f, "unit": "%s"})"
-                      "\n",
-                      row.group.c_str(), row.name.c_str(), row.bytes, row.flops,
-                      units[static_cast<int>(row.unit)]);
+          std::printf(
+              R"({"group": "%s", "name": "%s", "bytes": %.0f, "written": %.0f, "flops": %.0f, "unit": "%s"})"
+              "\n",
+              row.group.c_str(), row.name.c_str(), row.bytes, row.written, row.flops,
+              units[static_cast<int>(row.unit)]);
         std::printf("\n");
       } else if (command == "time") {
         std::size_t index = 0;

@@ -47,8 +47,9 @@ class BlockLoop {
       const BlockOperand& o = operands[i];
       stride_[i] = loop.ndim == 0 ? 1 : loop.strides[i][inner_];
       constant_[i] = loop.ndim > 0 && !o.output && loop.constant(i);
+      scalar_rows_ = scalar_rows_ || (o.scalar && !constant_[i]);
       dense_[i] = o.native() && in_order(i);
-      whole_ = whole_ && dense_[i];
+      whole_ = whole_ && (dense_[i] || (o.scalar && constant_[i]));
       if (!constant_[i]) bytes += loop.numel * o.size();
     }
     if (!worth_streaming(bytes)) return;
@@ -64,7 +65,7 @@ class BlockLoop {
   void run() const {
     if (whole_ && !any_streams_) return run_whole();
     if (const int axis = panel_axis(); axis >= 0) return run_panels(axis);
-    if (row_ >= kLongRow) return run_rows();
+    if (scalar_rows_ || row_ >= (gathers() ? kLongRow : kBlock)) return run_rows();
     run_short_rows();
   }
 
@@ -107,6 +108,7 @@ class BlockLoop {
   // first.
   void* fetch(int i, std::byte* at, std::int64_t n, const Buffers& buffers) const {
     const BlockOperand& o = operands_[i];
+    if (o.scalar) return at;
     if (constant_[i] || streams_[i]) return buffers.of(i);
     if (o.native() && stride_[i] == 1) return at;
     if (!o.output) load(i, buffers.of(i), at, stride_[i], n);
@@ -131,14 +133,14 @@ class BlockLoop {
 
   void fill_constants(const Buffers& buffers, std::int64_t n) const {
     for (int i = 0; i < count_; ++i)
-      if (constant_[i]) load(i, buffers.of(i), operands_[i].data, 0, n);
+      if (constant_[i] && !operands_[i].scalar) load(i, buffers.of(i), operands_[i].data, 0, n);
   }
 
   void run_whole() const {
     parallel_for(loop_.numel, chunk_, [&](std::int64_t begin, std::int64_t end) {
       void* pointers[kMaxOperands];
       for (int i = 0; i < count_; ++i)
-        pointers[i] = operands_[i].data + begin * operands_[i].size();
+        pointers[i] = operands_[i].data + (constant_[i] ? 0 : begin * operands_[i].size());
       call(pointers, end - begin);
     });
   }
@@ -173,6 +175,13 @@ class BlockLoop {
         walker.next();
       }
     });
+  }
+
+  // True where blocks of several rows would have to be put together for some operand.
+  bool gathers() const {
+    for (int i = 0; i < count_; ++i)
+      if (!dense_[i] && !constant_[i] && !repeats(i)) return true;
+    return false;
   }
 
   // True for an input of which every row is the same elements.
@@ -216,7 +225,7 @@ class BlockLoop {
         const std::int64_t n = std::min(end - at, kBlock);
         for (int i = 0; i < count_; ++i) {
           const BlockOperand& o = operands_[i];
-          pointers[i] = buffers.of(i);
+          pointers[i] = o.scalar ? o.data : buffers.of(i);
           if (constant_[i]) continue;
           if (repeated[i])
             pointers[i] =
@@ -340,6 +349,7 @@ class BlockLoop {
   bool dense_[kMaxOperands] = {};
   bool streams_[kMaxOperands] = {};
   bool whole_ = true;
+  bool scalar_rows_ = false;
   bool any_streams_ = false;
 };
 

@@ -22,6 +22,8 @@ struct BlockOperand {
   tensor::DataType compute;  // what the kernel sees
   bool output = false;
   bool accumulate = false;  // outputs: add to what is there
+  /// Inputs that do not change along the innermost axis, native: the kernel takes one element.
+  bool scalar = false;
 
   bool native() const noexcept { return type == compute && !accumulate; }
   std::int64_t size() const noexcept { return static_cast<std::int64_t>(tensor::size_of(type)); }

@@ -64,7 +64,9 @@ using PhiloxFn = void (*)(std::uint32_t* out, std::uint64_t seed, std::uint64_t 
 struct Kernels {
   const char* name;
   ForwardFn forward[kOpCount][kComputeTypes];
-  BackwardFn backward[kOpCount][2][8];  // by float, double; by the mask of operands asked for
+  /// Binary ops of float and double with one element as the first or second operand for all n.
+  ForwardFn forward_scalar[kOpCount][2][2];  // by the operand, by float, double
+  BackwardFn backward[kOpCount][2][8];       // by float, double; by the mask of operands asked for
   LoadFn load[tensor::kDataTypeCount][kComputeTypes];
   StoreFn store[tensor::kDataTypeCount];  // from the compute type of the storage type
   ReduceFn reduce[kReductions][kComputeTypes];

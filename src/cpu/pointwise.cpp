@@ -75,28 +75,44 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
   const ForwardFn kernel = kernels().forward[static_cast<int>(id)][compute_index(compute)];
   const DataType result = op.info.promote == table::Promote::Compare ? DataType::Bool : compute;
 
+  // A binary op of floats takes one element in the place of one operand.
+  const ForwardFn* const scalar_kernels[2] = {
+      kernels().forward_scalar[static_cast<int>(id)][0],
+      kernels().forward_scalar[static_cast<int>(id)][1],
+  };
+  const int wide = compute == DataType::Float64 ? 1 : 0;
+  const bool takes_scalars = count == 2 && is_floating(compute);
+
   const auto numel = static_cast<std::int64_t>(out.numel());
-  const bool small = numel <= kRepeats;
+  const bool takes_numbers = takes_scalars || numel <= kRepeats;
   bool direct = out.is_contiguous() && out.type() == result && numel <= chunk_of(op);
   for (int i = 0; direct && i < count; ++i) {
     const Tensor* t = in[i].tensor;
     direct = t ? t->is_contiguous() && t->type() == compute_of(op, i, compute) &&
                      t->shape() == out.shape()
-               : small;
+               : takes_numbers;
   }
   if (direct) [[likely]] {
     if (numel == 0) return;
     const void* pointers[3];
+    ForwardFn chosen = kernel;
+    Constant numbers[3];
     alignas(64) std::byte repeated[3][kRepeats * 8];
     for (int i = 0; i < count; ++i) {
-      pointers[i] = in[i].tensor ? in[i].tensor->data() : repeated[i];
-      if (in[i].tensor) continue;
+      if (in[i].tensor) {
+        pointers[i] = in[i].tensor->data();
+        continue;
+      }
       const DataType wanted = compute_of(op, i, compute);
-      const Constant number(in[i].number, wanted);
-      kernels().load[static_cast<int>(wanted)][compute_index(wanted)](
-          repeated[i], number.bytes, 0, static_cast<std::size_t>(numel));
+      numbers[i] = Constant(in[i].number, wanted);
+      pointers[i] = takes_scalars ? numbers[i].bytes : repeated[i];
+      if (takes_scalars)
+        chosen = scalar_kernels[i][wide];
+      else
+        kernels().load[static_cast<int>(wanted)][compute_index(wanted)](
+            repeated[i], numbers[i].bytes, 0, static_cast<std::size_t>(numel));
     }
-    kernel(out.data(), pointers, static_cast<std::size_t>(numel));
+    chosen(out.data(), pointers, static_cast<std::size_t>(numel));
     return;
   }
 
@@ -117,9 +133,17 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
     }
   }
   const Iteration loop(out.shape(), {strides, static_cast<std::size_t>(count + 1)}, true);
+  ForwardFn chosen = kernel;
+  for (int i = 0; takes_scalars && i < 2; ++i) {
+    BlockOperand& o = operands[i + 1];
+    const bool long_rows = loop.ndim > 0 && loop.sizes[loop.ndim - 1] >= kRepeats;
+    o.scalar = chosen == kernel && o.native() && loop.ndim > 0 &&
+               (loop.constant(i + 1) || (long_rows && loop.strides[i + 1][loop.ndim - 1] == 0));
+    if (o.scalar) chosen = scalar_kernels[i][wide];
+  }
   block_loop(loop, operands, count + 1, chunk_of(op), [&](void* const* p, std::size_t n) {
     const void* const inputs[3] = {p[1], count > 1 ? p[2] : nullptr, count > 2 ? p[3] : nullptr};
-    kernel(p[0], inputs, n);
+    chosen(p[0], inputs, n);
   });
 }
 

@@ -79,6 +79,19 @@ void forward2(void* out, const void* const* in, std::size_t n) {
   }
 }
 
+template <class Op, class T, int kScalar>
+void forward_scalar(void* out, const void* const* in, std::size_t n) {
+  using R = decltype(result_of<Op, T>());
+  auto* o = static_cast<R*>(out);
+  const T scalar = *static_cast<const T*>(in[kScalar]);
+  const auto* x = static_cast<const T*>(in[1 - kScalar]);
+  LMP_VECTORIZE
+  for (std::size_t i = 0; i < n; ++i) {
+    const T other = x[i];
+    o[i] = static_cast<R>(kScalar == 0 ? Op::fwd(scalar, other) : Op::fwd(other, scalar));
+  }
+}
+
 template <class First, class Op, class T>
 void forward3(void* out, const void* const* in, std::size_t n) {
   auto* o = static_cast<T*>(out);
@@ -165,12 +178,14 @@ void fill_unary(ForwardFn* forward, BackwardFn (*backward)[8]) {
 }
 
 template <class Op>
-void fill_binary(ForwardFn* forward, BackwardFn (*backward)[8]) {
+void fill_binary(ForwardFn* forward, ForwardFn (*scalar)[2], BackwardFn (*backward)[8]) {
   for_each_compute_type([&](auto index) {
     constexpr int k = decltype(index)::value;
     using T = ComputeType<k>;
     if constexpr (kTakes<Op, k>) forward[k] = &forward2<Op, T>;
     if constexpr (k >= 6) {
+      scalar[0][k - 6] = &forward_scalar<Op, T, 0>;
+      scalar[1][k - 6] = &forward_scalar<Op, T, 1>;
       if constexpr (requires(T v) { Op::grad(v, v, v, v); }) {
         backward[k - 6][1] = &backward2<Op, T, 1>;
         backward[k - 6][2] = &backward2<Op, T, 2>;
@@ -214,8 +229,9 @@ void fill_pointwise(Kernels& kernels) {
 #define LMP_UNARY(function, Op)                               \
   fill_unary<Op>(kernels.forward[static_cast<int>(OpId::Op)], \
                  kernels.backward[static_cast<int>(OpId::Op)]);
-#define LMP_BINARY(function, Op)                               \
-  fill_binary<Op>(kernels.forward[static_cast<int>(OpId::Op)], \
+#define LMP_BINARY(function, Op)                                      \
+  fill_binary<Op>(kernels.forward[static_cast<int>(OpId::Op)],        \
+                  kernels.forward_scalar[static_cast<int>(OpId::Op)], \
                   kernels.backward[static_cast<int>(OpId::Op)]);
 #define LMP_TERNARY(function, Op)                               \
   fill_ternary<Op>(kernels.forward[static_cast<int>(OpId::Op)], \
