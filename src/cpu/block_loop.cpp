@@ -13,12 +13,14 @@ using tensor::detail::RowWalker;
 using tensor::detail::RunWalker;
 
 bool worth_streaming(std::int64_t bytes) noexcept {
+  // A virtual machine may report the caches of all its host's processors together.
+  constexpr std::int64_t kMost = std::int64_t{32} << 20;
   static const std::int64_t cache = [] {
     long size = -1;
 #if defined(_SC_LEVEL3_CACHE_SIZE)
     size = sysconf(_SC_LEVEL3_CACHE_SIZE);
 #endif
-    return size > 0 ? std::int64_t{size} : std::int64_t{32} << 20;
+    return size > 0 && size < kMost ? std::int64_t{size} : kMost;
   }();
   return bytes > cache;
 }
@@ -27,8 +29,10 @@ namespace {
 
 constexpr std::int64_t kLongRow = kBlock / 4;  // from here on a block stays inside a row
 constexpr std::int64_t kLine = 64;             // bytes, of a cache line
-constexpr std::int64_t kFewest = 8;            // rows that make a panel worth it,
-constexpr std::int64_t kPanelRow = 64;         // and elements in each
+// Streamed blocks are shorter: reading and writing alternate often enough for both to go on.
+constexpr std::int64_t kStreamedBlock = kBlock / 2;
+constexpr std::int64_t kFewest = 8;     // rows that make a panel worth it,
+constexpr std::int64_t kPanelRow = 64;  // and elements in each
 
 class BlockLoop {
  public:
@@ -58,12 +62,12 @@ class BlockLoop {
                     (dense_[i] || row_ >= kLongRow);
       for (int j = 0; j < count; ++j)
         streams_[i] = streams_[i] && (j == i || operands[j].data != operands[i].data);
-      any_streams_ = any_streams_ || streams_[i];
+      if (streams_[i]) block_ = kStreamedBlock;
     }
   }
 
   void run() const {
-    if (whole_ && !any_streams_) return run_whole();
+    if (whole_ && block_ == kBlock) return run_whole();
     if (const int axis = panel_axis(); axis >= 0) return run_panels(axis);
     if (scalar_rows_ || row_ >= (gathers() ? kLongRow : kBlock)) return run_rows();
     run_short_rows();
@@ -115,11 +119,18 @@ class BlockLoop {
     return buffers.of(i);
   }
 
+  // Inputs of the next block, for `stream` to fetch.
+  struct Ahead {
+    const void* at[kMaxOperands];
+    int count = 0;
+  };
+
   // Brings what the kernel left in a buffer to where it belongs.
-  void flush(int i, std::byte* at, std::byte* from, std::int64_t n, const Buffers& buffers) const {
+  void flush(int i, std::byte* at, std::byte* from, std::int64_t n, const Buffers& buffers,
+             const Ahead& ahead) const {
     const BlockOperand& o = operands_[i];
     if (streams_[i]) {
-      k_.stream(at, from, static_cast<std::size_t>(n * o.size()));
+      k_.stream(at, from, static_cast<std::size_t>(n * o.size()), ahead.at, ahead.count);
       return;
     }
     if (o.accumulate) {
@@ -130,6 +141,12 @@ class BlockLoop {
     }
     k_.store[static_cast<int>(o.type)](at, stride_[i], from, static_cast<std::size_t>(n));
   }
+
+  // Buffers of a task, whose streamed results are there for others when it ends.
+  struct Task : Buffers {
+    using Buffers::Buffers;
+    ~Task() { kernels().stream_fence(); }
+  };
 
   void fill_constants(const Buffers& buffers, std::int64_t n) const {
     for (int i = 0; i < count_; ++i)
@@ -150,19 +167,23 @@ class BlockLoop {
     void* pointers[kMaxOperands];
     for (int i = 0; i < count_; ++i) pointers[i] = fetch(i, at[i], n, buffers);
     call(pointers, n);
+    Ahead ahead;
+    for (int i = 0; i < count_ && block_ != kBlock; ++i)
+      if (!operands_[i].output && pointers[i] == at[i] && !operands_[i].scalar)
+        ahead.at[ahead.count++] = at[i] + n * operands_[i].size();
     for (int i = 0; i < count_; ++i)
       if (operands_[i].output && pointers[i] != at[i])
-        flush(i, at[i], static_cast<std::byte*>(pointers[i]), n, buffers);
+        flush(i, at[i], static_cast<std::byte*>(pointers[i]), n, buffers, ahead);
   }
 
   void run_rows() const {
     parallel_for(loop_.numel, chunk_, [&](std::int64_t begin, std::int64_t end) {
-      const Buffers buffers(*this, kBlock);
-      fill_constants(buffers, std::min(kBlock, end - begin));
+      const Task buffers(*this, block_);
+      fill_constants(buffers, std::min(block_, end - begin));
       RowWalker walker(loop_, count_, begin / row_);
       std::int64_t column = begin % row_;
       for (std::int64_t at = begin; at < end;) {
-        const std::int64_t n = std::min({kBlock, row_ - column, end - at});
+        const std::int64_t n = std::min({block_, row_ - column, end - at});
         std::byte* starts[kMaxOperands];
         for (int i = 0; i < count_; ++i)
           starts[i] =
@@ -193,9 +214,9 @@ class BlockLoop {
   }
 
   void run_short_rows() const {
-    const std::int64_t width = std::min(loop_.numel, kBlock);
+    const std::int64_t width = std::min(loop_.numel, block_);
     parallel_for(loop_.numel, chunk_, [&](std::int64_t begin, std::int64_t end) {
-      const Buffers buffers(*this, width + row_);
+      const Task buffers(*this, width + row_);
       fill_constants(buffers, width);
       void* pointers[kMaxOperands];
       bool repeated[kMaxOperands];
@@ -222,7 +243,7 @@ class BlockLoop {
         }
       };
       for (std::int64_t at = begin; at < end;) {
-        const std::int64_t n = std::min(end - at, kBlock);
+        const std::int64_t n = std::min(end - at, block_);
         for (int i = 0; i < count_; ++i) {
           const BlockOperand& o = operands_[i];
           pointers[i] = o.scalar ? o.data : buffers.of(i);
@@ -241,11 +262,12 @@ class BlockLoop {
         for (int i = 0; i < count_; ++i) {
           if (!operands_[i].output || pointers[i] != buffers.of(i)) continue;
           if (dense_[i]) {
-            flush(i, operands_[i].data + at * operands_[i].size(), buffers.of(i), n, buffers);
+            flush(i, operands_[i].data + at * operands_[i].size(), buffers.of(i), n, buffers,
+                  Ahead());
             continue;
           }
           for_runs(i, n, [&](std::byte* to, std::int64_t offset, std::int64_t run) {
-            flush(i, to, buffers.of(i) + offset, run, buffers);
+            flush(i, to, buffers.of(i) + offset, run, buffers, Ahead());
           });
         }
         at += n;
@@ -277,14 +299,14 @@ class BlockLoop {
       if (turns[i]) widest = std::max(widest, operands_[i].size());
     }
     const std::int64_t rows = loop_.sizes[axis], height = std::min(rows, kLine / widest);
-    const std::int64_t width = std::min(row_, kBlock);
+    const std::int64_t width = std::min(row_, block_);
     const std::int64_t down = (rows + height - 1) / height, across = (row_ + width - 1) / width;
     const std::int64_t outer = loop_.numel / (rows * row_);
     const std::int64_t pitch = width + kLine;  // not a power of two, or rows share cache sets
     const std::int64_t at_once = std::max<std::int64_t>(1, chunk_ / (height * width));
 
     parallel_for(outer * across * down, at_once, [&](std::int64_t begin, std::int64_t end) {
-      const Buffers buffers(*this, width);
+      const Task buffers(*this, width);
       const std::int64_t panel_bytes = height * pitch * 8;
       const Scratch panels(static_cast<std::size_t>(panel_bytes * turned_count));
       fill_constants(buffers, width);
@@ -329,7 +351,7 @@ class BlockLoop {
           call(pointers, n);
           for (int i = 0; i < count_; ++i)
             if (operands_[i].output && pointers[i] != at[i])
-              flush(i, at[i], static_cast<std::byte*>(pointers[i]), n, buffers);
+              flush(i, at[i], static_cast<std::byte*>(pointers[i]), n, buffers, Ahead());
         }
       }
     });
@@ -350,7 +372,7 @@ class BlockLoop {
   bool streams_[kMaxOperands] = {};
   bool whole_ = true;
   bool scalar_rows_ = false;
-  bool any_streams_ = false;
+  std::int64_t block_ = kBlock;
 };
 
 }  // namespace

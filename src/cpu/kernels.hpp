@@ -74,8 +74,11 @@ struct Kernels {
   ArgColumnsFn arg_columns[2][kComputeTypes];
   CumsumFn cumsum[kComputeTypes];
   TransposeFn transpose[4];  // by the binary logarithm of an element's size
-  /// Copies around the caches where `out` is aligned for that.
-  void (*stream)(void* out, const void* in, std::size_t bytes);
+  /// Copies around the caches where `out` is aligned for that, and has as many bytes at each of the
+  /// `count` addresses `ahead` fetched meanwhile, so that memory is read while it is written. Other
+  /// threads see the copy for certain after the fence.
+  void (*stream)(void* out, const void* in, std::size_t bytes, const void* const* ahead, int count);
+  void (*stream_fence)();
   PhiloxFn philox;
   void (*uniform[2])(void* out, const std::uint32_t* words, std::size_t n);  // float, double
   void (*normal[2])(void* out, const std::uint32_t* words, double mean, double deviation,

@@ -33,27 +33,39 @@ void transpose_panel(void* out, Index out_row, const void* in, Index in_col, Ind
     for (Index r = 0; r < rows; ++r) to[r * out_row + done] = from[done * in_col + r];
 }
 
-void stream(void* out, const void* in, std::size_t bytes) {
+void stream_fence() {
 #if defined(__x86_64__)
-  if (reinterpret_cast<std::uintptr_t>(out) % kVectorBytes == 0) {
-    const std::size_t whole = bytes / kVectorBytes;
+  _mm_sfence();
+#endif
+}
+
+void stream(void* out, const void* in, std::size_t bytes, const void* const* ahead, int count) {
+#if defined(__x86_64__)
+  constexpr std::size_t kLine = 64;
+  if (reinterpret_cast<std::uintptr_t>(out) % kLine == 0) {
     auto* to = static_cast<char*>(out);
     const auto* from = static_cast<const char*>(in);
-    for (std::size_t i = 0; i < whole; ++i, to += kVectorBytes, from += kVectorBytes) {
+    std::size_t i = 0;
+    for (; i + kLine <= bytes; i += kLine) {
+      for (int k = 0; k < count; ++k) __builtin_prefetch(static_cast<const char*>(ahead[k]) + i);
+      repeat<static_cast<int>(kLine) / kVectorBytes>([&](auto part) LMP_FLAT {
+        const std::size_t at = i + part.value * kVectorBytes;
 #if defined(__AVX512F__)
-      _mm512_stream_si512(reinterpret_cast<__m512i*>(to), _mm512_loadu_si512(from));
+        _mm512_stream_si512(reinterpret_cast<__m512i*>(to + at), _mm512_loadu_si512(from + at));
 #elif defined(__AVX2__)
-      _mm256_stream_si256(reinterpret_cast<__m256i*>(to),
-                          _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+        _mm256_stream_si256(reinterpret_cast<__m256i*>(to + at),
+                            _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + at)));
 #else
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to),
-                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to + at),
+                         _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at)));
 #endif
+      });
     }
-    _mm_sfence();
-    __builtin_memcpy(to, from, bytes % kVectorBytes);
+    __builtin_memcpy(to + i, from + i, bytes - i);
     return;
   }
+#else
+  (void)ahead, (void)count;
 #endif
   __builtin_memcpy(out, in, bytes);
 }
@@ -66,6 +78,7 @@ void fill_transfer(Kernels& kernels) {
   kernels.transpose[2] = &transpose_panel<std::uint32_t>;
   kernels.transpose[3] = &transpose_panel<std::uint64_t>;
   kernels.stream = &stream;
+  kernels.stream_fence = &stream_fence;
 }
 
 }  // namespace lmp::cpu::LMP_ISA
