@@ -58,7 +58,8 @@ constexpr Probe where(Probe condition, const A& a, const B& b) {
 }
 constexpr Probe of(Probe, double) { return {}; }
 constexpr Probe zero(Probe) { return {}; }
-constexpr Probe normal_cdf(Probe x) { return x; }
+constexpr Probe normal_cdf(Probe x) { return {x.depends}; }
+constexpr Probe normal_density(Probe x) { return {x.depends}; }
 
 tensor::Number of(const Variable&, double value) { return value; }
 Variable zero(const Variable& like) {
@@ -66,11 +67,13 @@ Variable zero(const Variable& like) {
 }
 
 Variable normal_cdf(const Variable& x);
+Variable normal_density(const Variable& x);
 
 #include "ops/math.hpp"
 #include "ops/pointwise.hpp"
 
 Variable normal_cdf(const Variable& x) { return (1 + erf(x * kSqrtHalf)) / 2; }
+Variable normal_density(const Variable& x) { return exp(x * x / -2) * kOneOverSqrt2Pi; }
 
 template <class G>
 constexpr void probe_into(PointwiseOp& op, unsigned mask, int operand, const G& gradient) {

@@ -214,10 +214,18 @@ LMP_MATH_FN float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 LMP_MATH_FN double fma(double a, double b, double c) { return ::fma(a, b, c); }
 LMP_MATH_FN float normal_cdf(float x) { return ::normcdff(x); }
 LMP_MATH_FN double normal_cdf(double x) { return ::normcdf(x); }
+template <MathFloat T>
+LMP_MATH_FN T normal_density(T x) {
+  return static_cast<T>(kOneOverSqrt2Pi) * exp(x * x / -2);
+}
 
 template <MathFloat T>
 LMP_MATH_FN T sigmoid(T x) {
   return T{1} / (T{1} + exp(-x));
+}
+template <MathFloat T>
+LMP_MATH_FN T silu(T x) {
+  return x * sigmoid(x);
 }
 template <MathFloat T>
 LMP_MATH_FN T softplus(T x) {
@@ -363,6 +371,13 @@ LMP_MATH_FN MathExp math_exp(float x) {
 LMP_MATH_FN float math_exp_normal(float x) {
   const MathExp e = math_exp(x);
   return (1.0F + e.t) * math_pow2(e.shifted);
+}
+
+/// e^x for x <= 0 or NaN, with 0 for what is less than a normal number.
+LMP_MATH_FN float math_exp_below(float x) {
+  const bool tiny = x < -87.0F;
+  const float y = math_exp_normal(tiny ? -87.0F : x);
+  return tiny ? 0.0F : y;
 }
 
 /// A float whose magnitude is at most the bound of the op it is given to, and no NaN. What takes
@@ -540,21 +555,29 @@ LMP_MATH_FN float softplus(float x) {
   const double tail = math_log1p(math_exp2_value(fabs(wide) * -kLog2E));
   return static_cast<float>((wide < 0.0 ? 0.0 : wide) + tail);
 }
-LMP_MATH_FN float sigmoid(Near x) {
-  const MathExp e = math_exp(-fabs(x.value));
+/// 1 / (1 + e^-x), |x| <= kMathNearExp, within 1.7 ULP; kCareful corrects the sum as well, for what
+/// rounds once more.
+template <bool kCareful>
+LMP_MATH_FN float math_sigmoid(float x) {
+  const MathExp e = math_exp(-fabs(x));
   const float s = math_pow2(e.shifted);
-  // What the sum and the division lose is given back with t.
   const float d = mul_add(s, e.t, 1.0F + s);
-  const float lost = mul_add(s, e.t, (1.0F + s) - d);
   const float y = 1.0F / d;
-  const float rest = mul_add(-lost, y, math_fused(-d, y, 1.0F));
-  const bool below = x.value < 0.0F;
+  // What the division (and the sum) lost is given back with t.
+  float rest = math_fused(-d, y, 1.0F);
+  if constexpr (kCareful) rest = mul_add(-mul_add(s, e.t, (1.0F + s) - d), y, rest);
+  const bool below = x < 0.0F;
   const float scaled = below ? s * y : y;
   return mul_add(scaled, below ? e.t + rest : rest, scaled);
 }
+LMP_MATH_FN float math_sigmoid_far(float x) { return x > 0.0F ? 1.0F : exp(x); }  // NaN too
+LMP_MATH_FN float sigmoid(Near x) { return math_sigmoid<false>(x.value); }
 LMP_MATH_FN float sigmoid(float x) {
-  const float far = x > 0.0F ? 1.0F : exp(x);  // NaN too
-  return fabs(x) <= kMathNearExp ? sigmoid(Near{x}) : far;
+  return fabs(x) <= kMathNearExp ? math_sigmoid<false>(x) : math_sigmoid_far(x);
+}
+LMP_MATH_FN float silu(Near x) { return x.value * math_sigmoid<true>(x.value); }
+LMP_MATH_FN float silu(float x) {
+  return x * (fabs(x) <= kMathNearExp ? math_sigmoid<true>(x) : math_sigmoid_far(x));
 }
 
 /// sin of x and `quarters` quarter turns, |x| <= kMathNearTurns: x less the nearest multiple of
@@ -664,8 +687,13 @@ LMP_MATH_FN float normal_cdf(float x) {
   // Its value at -a is exp(-a * poly(a)) / 2.
   const float e = -a * poly(a, 0.797885907F, 0.318291994F, 0.0364135258F, -0.00493996647F,
                             0.000132878753F, 0.000111800376F, -2.33852742e-05F, 1.61846349e-06F);
-  const float lower = e < -87.0F ? 0.0F : 0.5F * math_exp_normal(e < -87.0F ? -87.0F : e);
+  const float lower = 0.5F * math_exp_below(e);
   return x < 0.0F ? lower : 1.0F - lower;
+}
+
+/// e^(-x^2 / 2) / sqrt(2 pi), the normal density; 0 where that is less than a normal number.
+LMP_MATH_FN float normal_density(float x) {
+  return static_cast<float>(kOneOverSqrt2Pi) * math_exp_below(-0.5F * x * x);
 }
 
 LMP_MATH_FN float pow(float x, float y) {
@@ -717,8 +745,10 @@ LMP_MATH_FN double sigmoid(double x) {
   const double e = exp(-fabs(x));
   return (x < 0.0 ? e : 1.0) / (1.0 + e);
 }
+LMP_MATH_FN double silu(double x) { return x * sigmoid(x); }
 LMP_MATH_FN double softplus(double x) { return maximum(x, 0.0) + log1p(exp(-fabs(x))); }
 LMP_MATH_FN double normal_cdf(double x) { return 0.5 * erfc(-kSqrtHalf * x); }
+LMP_MATH_FN double normal_density(double x) { return kOneOverSqrt2Pi * exp(-0.5 * x * x); }
 
 #endif  // __CUDA_ARCH__
 

@@ -360,7 +360,7 @@ struct Gelu {
   static constexpr OpInfo info{"gelu", "x * (1 + erf(x / sqrt(2))) / 2", Promote::Float};
   LMP_FN static auto fwd(auto x) { return x * normal_cdf(x); }
   LMP_FN static auto grad(auto g, auto x, auto) {
-    return Grads{g * (normal_cdf(x) + x * of(x, kOneOverSqrt2Pi) * exp(-(x * x) / 2))};
+    return Grads{g * (normal_cdf(x) + x * normal_density(x))};
   }
 };
 
@@ -386,7 +386,7 @@ struct Silu {
                                .promote = Promote::Float,
                                .near = kMathNearExp,
                                .near_gradient = true};
-  LMP_FN static auto fwd(auto x) { return x * sigmoid(x); }
+  LMP_FN static auto fwd(auto x) { return silu(x); }
   LMP_FN static auto grad(auto g, auto x, auto) {
     auto s = sigmoid(x);
     return Grads{g * s * (1 + x * (1 - s))};
