@@ -245,6 +245,7 @@ FUNCTION(Sinh, sinh, std::sinh(x));
 FUNCTION(Cosh, cosh, std::cosh(x));
 FUNCTION(Tanh, tanh, std::tanh(x));
 FUNCTION(Sigmoid, sigmoid, 1 / (1 + std::exp(-x)));
+FUNCTION(Silu, silu, x / (1 + std::exp(-x)));
 FUNCTION(Softplus, softplus, (x > 0 ? x : 0) + std::log1p(std::exp(-std::fabs(x))));
 FUNCTION(Erf, erf, std::erf(x));
 FUNCTION(Round, round, std::nearbyint(x));
@@ -281,6 +282,7 @@ int main(int argc, char** argv) {
   unary<Cosh>(stride);
   unary<Tanh>(stride);
   unary<Sigmoid>(stride);
+  unary<Silu>(stride);
   unary<Softplus>(stride);
   unary<Erf>(stride);
   unary<Round>(stride);

@@ -1,0 +1,43 @@
+"""Writes the table of docs/numerics.md: the largest error of every function, by instruction set.
+
+    numerics.py FOLDER [STRIDE]
+
+FOLDER holds the programs ulp_baseline, ulp_avx2 and ulp_avx512; every STRIDE-th float is tried (7).
+"""
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from os import cpu_count
+from pathlib import Path
+
+LEVELS = ("baseline", "avx2", "avx512")
+PAGE = Path(__file__).parent.parent / "docs" / "numerics.md"
+BEGIN, END = "<!-- made by bench/numerics.py -->\n", "<!-- end -->\n"
+
+
+def errors(program, stride):
+    """Largest error and where, by function."""
+    run = subprocess.run([program, str(stride)], stdout=subprocess.PIPE, text=True, check=True)
+    rows = [line.strip("| ").split(" | ") for line in run.stdout.splitlines()[2:]]
+    return {row[0]: (row[1], row[2]) for row in rows}
+
+
+def main():
+    folder, stride = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 7
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        found = list(pool.map(lambda level: errors(folder / f"ulp_{level}", stride), LEVELS))
+    lines = ["| function | " + " | ".join(LEVELS) + " | worst at |", "|---" * 5 + "|"]
+    for name in found[0]:
+        worst = max((table[name] for table in found), key=lambda error: float(error[0]))
+        lines.append(f"| {name} | " + " | ".join(table[name][0] for table in found)
+                     + f" | {worst[1]} |")
+    inputs = "every float" if stride == 1 else f"every {stride}th float"
+    text = (f"{BEGIN}Inputs: {inputs} and the special values; for the functions of two operands and of "
+            f"double as many\nrandom ones.\n\n" + "\n".join(lines) + f"\n{END}")
+    page = PAGE.read_text()
+    before, rest = page.split(BEGIN)
+    PAGE.write_text(before + text + rest.split(END)[1])
+
+
+if __name__ == "__main__":
+    main()
