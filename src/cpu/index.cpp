@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <numeric>
 
 #include "cpu/backend.hpp"
 #include "cpu/block_loop.hpp"
@@ -304,7 +305,7 @@ void index_add(const char* op, const Tensor& out, int axis, const Tensor& index,
   const ForwardFn add = kernels().forward[static_cast<int>(OpId::Add)][compute_index(out.type())];
   by_sum(out.type(), [&](auto zero, auto sum) {
     using T = decltype(zero);
-    const auto* from = static_cast<const T*>(rows.data());
+    auto* from = static_cast<T*>(rows.data());
     auto* to = static_cast<T*>(out.data());
     // Tasks split the columns, so each sum is made in the order of the indices.
     parallel_for(
@@ -316,8 +317,14 @@ void index_add(const char* op, const Tensor& out, int axis, const Tensor& index,
           while (begin < end) {
             const std::int64_t block = begin / axes.inner, first = begin % axes.inner;
             const std::int64_t width = std::min(end - begin, axes.inner - first);
-            const T* in = from + block * count * axes.inner + first;
+            T* in = from + block * count * axes.inner + first;
             T* const cells = to + block * axes.size * axes.inner + first;
+            begin += width;
+            if (axes.inner == 1) {
+              Walk<T>{cells, in, at, count, 1, 1, position}.one(
+                  [sum](T& cell, T& term) { cell = sum(cell, term); });
+              continue;
+            }
             for (std::int64_t k = 0; k < count; ++k, in += axes.inner) {
               T* const into = cells + position(at[k]) * axes.inner;
               if (width < kWide) {
@@ -327,7 +334,6 @@ void index_add(const char* op, const Tensor& out, int axis, const Tensor& index,
                 add(into, terms, static_cast<std::size_t>(width));
               }
             }
-            begin += width;
           }
         });
   });
@@ -367,90 +373,87 @@ void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, c
 
 namespace {
 
-// NaN comes after every number, in either direction before it is reversed.
-template <class T>
-bool before(T a, T b) {
-  if constexpr (std::is_floating_point_v<T>) {
-    if (a != a) return false;
-    if (b != b) return true;
+// How many of n bytes, each 0 or 1, are set.
+std::int64_t count_set(const std::uint8_t* set, std::int64_t n) {
+  std::int64_t total = 0;
+  for (std::int64_t i = 0; i < n; i += kBlock) {
+    std::uint32_t some = 0;
+    const std::int64_t end = std::min(n, i + kBlock);
+    for (std::int64_t j = i; j < end; ++j) some += set[j];
+    total += some;
   }
-  return a < b;
+  return total;
 }
 
-template <class T>
-void argsort_rows(const Tensor& out, const Tensor& x, bool descending) {
-  const std::int64_t n = x.shape().dim(x.ndim() - 1);
-  const auto* from = static_cast<const T*>(x.data());
-  auto* to = static_cast<std::int64_t*>(out.data());
-  const auto rows = n == 0 ? 0 : static_cast<std::int64_t>(x.numel()) / n;
-  parallel_for(rows, std::max<std::int64_t>(1, kBlock / std::max<std::int64_t>(n, 1)),
-               [&](std::int64_t begin, std::int64_t end) {
-                 for (std::int64_t r = begin; r < end; ++r) {
-                   const T* row = from + r * n;
-                   std::int64_t* order = to + r * n;
-                   for (std::int64_t i = 0; i < n; ++i) order[i] = i;
-                   std::stable_sort(order, order + n, [&](std::int64_t a, std::int64_t b) {
-                     return descending ? before(row[b], row[a]) : before(row[a], row[b]);
-                   });
-                 }
-               });
+// Where in n <= kBlock bytes, each 0 or 1, one is set; returns how many there are.
+std::int64_t find_set(std::int64_t* found, const std::uint8_t* set, std::int64_t n) {
+  std::int64_t count = 0, i = 0;
+  const auto look = [&] {
+    found[count] = i;
+    count += set[i++];
+  };
+  while (i + 8 <= n) {
+    std::uint64_t some;
+    std::memcpy(&some, set + i, 8);
+    if (some == 0)
+      i += 8;
+    else
+      for (int j = 0; j < 8; ++j) look();
+  }
+  while (i < n) look();
+  return count;
 }
+
+// Elements in memory order as bytes that are 0 or 1, and how many are set in each piece of kChunk.
+struct SetBytes {
+  explicit SetBytes(const Tensor& x)
+      : tensor(x.astype(DataType::Bool).contiguous()),
+        data(static_cast<const std::uint8_t*>(tensor.data())),
+        numel(static_cast<std::int64_t>(tensor.numel())),
+        counts(static_cast<std::size_t>((numel + kChunk - 1) / kChunk)) {
+    parallel_for(numel, kChunk, [&](std::int64_t begin, std::int64_t end) {
+      counts[static_cast<std::size_t>(begin / kChunk)] = count_set(data + begin, end - begin);
+    });
+  }
+  Tensor tensor;
+  const std::uint8_t* data;
+  std::int64_t numel;
+  std::vector<std::int64_t> counts;
+};
 
 }  // namespace
 
-void argsort(const Tensor& out, const Tensor& x, int axis, bool descending) {
-  // The sorted axis last and dense; the result is written back through a view of that order.
-  const Tensor rows = x.movedim(axis, -1).astype(compute_type(x.type())).contiguous();
-  const Tensor order = tensor::detail::allocate(rows.shape(), DataType::Int64, {});
-  switch (rows.type()) {
-    case DataType::Bool:
-      argsort_rows<bool>(order, rows, descending);
-      break;
-    case DataType::UInt8:
-      argsort_rows<std::uint8_t>(order, rows, descending);
-      break;
-    case DataType::Int8:
-      argsort_rows<std::int8_t>(order, rows, descending);
-      break;
-    case DataType::Int16:
-      argsort_rows<std::int16_t>(order, rows, descending);
-      break;
-    case DataType::Int32:
-      argsort_rows<std::int32_t>(order, rows, descending);
-      break;
-    case DataType::Int64:
-      argsort_rows<std::int64_t>(order, rows, descending);
-      break;
-    case DataType::Float64:
-      argsort_rows<double>(order, rows, descending);
-      break;
-    default:
-      argsort_rows<float>(order, rows, descending);
-      break;
-  }
-  copy(out.movedim(axis, -1), order);
-}
-
 std::size_t count_nonzero(const Tensor& x) {
-  const Tensor set = x.astype(DataType::Bool).contiguous();
-  const auto* from = static_cast<const std::uint8_t*>(set.data());
+  const SetBytes set(x);
   return static_cast<std::size_t>(
-      std::count_if(from, from + set.numel(), [](std::uint8_t v) { return v != 0; }));
+      std::accumulate(set.counts.begin(), set.counts.end(), std::int64_t{0}));
 }
 
 void nonzero(const Tensor& out, const Tensor& x) {
-  const Tensor set = x.astype(DataType::Bool).contiguous();
-  const auto* from = static_cast<const std::uint8_t*>(set.data());
-  auto* to = static_cast<std::int64_t*>(out.data());
-  const IntList strides = tensor::detail::dense_strides(x.shape());
-  for (std::size_t i = 0; i < set.numel(); ++i) {
-    if (from[i] == 0) continue;
-    auto rest = static_cast<std::int64_t>(i);
-    for (std::size_t d = 0; d < strides.size(); ++d) {
-      *to++ = rest / strides[d];
-      rest %= strides[d];
+  SetBytes set(x);
+  std::exclusive_scan(set.counts.begin(), set.counts.end(), set.counts.begin(), std::int64_t{0});
+  const int axes = x.ndim();
+  const std::int64_t row = axes == 0 ? 1 : x.shape().dim(axes - 1);
+  parallel_for(set.numel, kChunk, [&](std::int64_t begin, std::int64_t end) {
+    auto* to = static_cast<std::int64_t*>(out.data()) +
+               set.counts[static_cast<std::size_t>(begin / kChunk)] * axes;
+    std::int64_t found[kBlock];
+    for (std::int64_t at = begin, n; at < end; at += n) {
+      const std::int64_t column = at % row;
+      n = std::min({kBlock, row - column, end - at});
+      const std::int64_t count = find_set(found, set.data + at, n);
+      if (count == 0 || axes == 0) continue;
+      std::int64_t place[tensor::kMaxDims], rest = at / row;
+      for (int d = axes - 2; d >= 0; --d) {
+        place[d] = rest % x.shape().dim(d);
+        rest /= x.shape().dim(d);
+      }
+      for (std::int64_t i = 0; i < count; ++i) {
+        for (int d = 0; d < axes - 1; ++d) *to++ = place[d];
+        *to++ = column + found[i];
+      }
     }
-  }
+  });
 }
 
 void random(tensor::detail::Distribution distribution, const Tensor& out, std::uint64_t seed,

@@ -54,9 +54,7 @@ bool holds_anywhere(const Tensor& condition) { return any(condition).item() != 0
 Tensor argsort(const Tensor& x, int axis, bool descending) {
   check_defined("argsort", x);
   const int a = normalize_axis("argsort", axis, x.ndim());
-  Tensor out = allocate(x.shape(), DataType::Int64, x.device());
-  if (x.numel() > 0) backend(x.device()).argsort(out, x, a, descending);
-  return out;
+  return table::ArgSort{a, descending, x.shape().dim(a)}.forward(x);
 }
 
 Tensor nonzero(const Tensor& x) {
