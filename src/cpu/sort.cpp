@@ -97,7 +97,7 @@ void argsort_row(std::int64_t* order, std::int64_t keep, const T* row, std::int6
   std::int64_t count = 0;
   if (keep <= n / 4) {
     // Only what may be among the first is kept.
-    const std::int64_t room = std::min(n / 2, std::max(4 * keep, kBlock));
+    const std::int64_t room = std::min(n / 2, std::max<std::int64_t>(4 * keep, 128));
     std::int64_t i = 0;
     for (; i < room; ++i) entries[count++] = entry(i);
     while (i < n) {
