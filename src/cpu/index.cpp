@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <numeric>
 
 #include "cpu/backend.hpp"
 #include "cpu/block_loop.hpp"
@@ -26,19 +27,54 @@ struct Axes {
   }
 };
 
-// All indices, in [0, size): checked before anything is written.
-std::vector<std::int64_t> checked_indices(const char* op, const Tensor& index, std::int64_t size,
-                                          int axis) {
-  const auto* from = static_cast<const std::int64_t*>(index.data());
-  std::vector<std::int64_t> out(from, from + index.numel());
-  for (std::int64_t& i : out) {
-    if (i < -size || i >= size)
-      throw IndexError(
-          concat(op, ": index ", i, " is out of range for axis ", axis, " of size ", size));
-    if (i < 0) i += size;
+// A position along an axis from an index, of which negative ones count from the end. One that is
+// out of range is noted and reads as 0.
+struct Position {
+  std::int64_t size;
+  std::atomic<bool>* bad;
+  bool inside(std::int64_t i) const noexcept {
+    return static_cast<std::uint64_t>(i) < static_cast<std::uint64_t>(size);
   }
-  return out;
-}
+  std::int64_t operator()(std::int64_t i) const noexcept {
+    if (inside(i)) [[likely]]
+      return i;
+    if (inside(i + size)) return i + size;
+    bad->store(true, std::memory_order_relaxed);
+    return 0;
+  }
+};
+
+// The indices of one call. They are checked as they are read, and refuse() throws for the first
+// that is out of range once the work is done.
+class Indices {
+ public:
+  Indices(const char* op, const Tensor& index, std::int64_t size, int axis)
+      : op_(op), index_(index), axis_(axis), position_{size, &bad_}, bad_(size == 0) {
+    if (count() == 0) bad_ = false;
+    refuse();
+  }
+  Indices(const Indices&) = delete;
+  Indices& operator=(const Indices&) = delete;
+  const std::int64_t* data() const { return static_cast<const std::int64_t*>(index_.data()); }
+  std::int64_t count() const { return static_cast<std::int64_t>(index_.numel()); }
+  Position position() const { return position_; }
+  void refuse() const {
+    if (!bad_) return;
+    const std::int64_t* const first =
+        std::find_if_not(data(), data() + count(), [&](std::int64_t i) {
+          return position_.inside(i) || position_.inside(i + position_.size);
+        });
+    throw IndexError(concat(op_, ": index ", *first, " is out of range for axis ", axis_,
+                            " of size ", position_.size));
+  }
+
+ private:
+  const char* op_;
+  const Tensor& index_;
+  int axis_;
+  Position position_;
+  std::atomic<bool> bad_;
+};
 
 // Runs f with a value of an unsigned type as wide as an element: what moves data without looking at
 // it.
@@ -56,224 +92,368 @@ void by_size(DataType type, F&& f) {
   }
 }
 
-// Adds as the type does: integers wrap, Bool is "or", halves add in float.
+// Adds as the type does: integers wrap, Bool is "or". Not for halves.
 template <class F>
 void by_sum(DataType type, F&& f) {
-  const auto wrap = [](auto unsigned_zero) {
+  const auto wrap = [&](auto unsigned_zero) {
     using T = decltype(unsigned_zero);
-    return [](T a, T b) { return static_cast<T>(a + b); };
+    f(T{}, [](T a, T b) { return static_cast<T>(a + b); });
   };
   switch (type) {
     case DataType::Bool:
       return f(std::uint8_t{},
                [](std::uint8_t a, std::uint8_t b) { return static_cast<std::uint8_t>(a | b); });
-    case DataType::UInt8:
-    case DataType::Int8:
-      return f(std::uint8_t{}, wrap(std::uint8_t{}));
-    case DataType::Int16:
-      return f(std::uint16_t{}, wrap(std::uint16_t{}));
-    case DataType::Int32:
-      return f(std::uint32_t{}, wrap(std::uint32_t{}));
-    case DataType::Int64:
-      return f(std::uint64_t{}, wrap(std::uint64_t{}));
-    case DataType::Float16:
-      return f(tensor::Half{},
-               [](tensor::Half a, tensor::Half b) { return tensor::Half(float{a} + float{b}); });
-    case DataType::BFloat16:
-      return f(tensor::BFloat16{}, [](tensor::BFloat16 a, tensor::BFloat16 b) {
-        return tensor::BFloat16(float{a} + float{b});
-      });
     case DataType::Float32:
       return f(float{}, [](float a, float b) { return a + b; });
     case DataType::Float64:
       return f(double{}, [](double a, double b) { return a + b; });
+    default:
+      return by_size(type, wrap);
   }
 }
 
-// The offsets, in the data along `axis` of shape `whole`, of the positions of a dense tensor of
-// shape `part` with its entry along `axis` replaced by indices[position].
+// Sums of halves are sums in float, rounded once: add(whole, source) on floats.
 template <class F>
-void for_each_indexed(const Shape& part, const Shape& whole, int axis,
-                      const std::vector<std::int64_t>& indices, F&& f) {
-  const IntList dense = tensor::detail::dense_strides(whole);
-  IntList strides = dense;
-  const auto a = static_cast<std::size_t>(axis);
-  strides[a] = 0;
-  const tensor::detail::Iteration loop(part, {&strides, 1}, false);
-  tensor::detail::RunWalker walker(loop.sizes, loop.strides[0], loop.ndim, 0);
-  const std::int64_t stride = loop.ndim == 0 ? 0 : loop.strides[0][loop.ndim - 1];
-  for (std::int64_t i = 0; i < loop.numel;) {
-    const std::int64_t run = std::min(loop.numel - i, walker.left());
-    for (std::int64_t j = 0; j < run; ++j)
-      f(i + j, walker.offset() + j * stride + indices[static_cast<std::size_t>(i + j)] * dense[a]);
-    walker.advance(run);
-    i += run;
+bool added_in_float(const Tensor& out, const Tensor& source, F&& add) {
+  if (compute_type(out.type()) == out.type()) return false;
+  const Tensor wide = out.astype(DataType::Float32);
+  add(wide, source.astype(DataType::Float32));
+  copy(out, wide);
+  return true;
+}
+
+constexpr std::int64_t kLine = 64;                        // bytes
+constexpr std::int64_t kTile = std::int64_t{512} * 1024;  // bytes that stay in the second cache
+constexpr std::int64_t kMostLines = 4;
+
+// f(cell, dense[i]) for `rows` rows of `count` elements of an index, `row` apart; the cells of one
+// position are `step` apart.
+template <class T>
+struct Walk {
+  T* cells;
+  T* dense;
+  const std::int64_t* index;
+  std::int64_t rows, row, step;
+  Position position;
+
+  template <class F>
+  void one(F f) const {
+    if (row == 1 && step == 1)
+      for (std::int64_t i = 0; i < rows; ++i) f(cells[position(index[i])], dense[i]);
+    else
+      for (std::int64_t k = 0, i = 0; k < rows; ++k, i += row)
+        f(cells[position(index[i]) * step], dense[i]);
   }
+  template <class F>
+  void columns(std::int64_t count, F f) const {
+    for (std::int64_t k = 0, i = 0; k < rows; ++k, i += row) {
+      // Rows are too far apart for the hardware to foresee them.
+      const std::int64_t ahead = i + std::min(kAhead, rows - 1 - k) * row;
+      for (std::int64_t j = 0; j < count; j += kLine / 8) __builtin_prefetch(index + ahead + j);
+      for (std::int64_t j = 0; j < count; j += kLine / static_cast<std::int64_t>(sizeof(T)))
+        __builtin_prefetch(dense + ahead + j, 1);
+      for (std::int64_t j = 0; j < count; ++j)
+        f(cells[position(index[i + j]) * step + j], dense[i + j]);
+    }
+  }
+
+ private:
+  static constexpr std::int64_t kAhead = 8;
+};
+
+/// Note [Indexing along an axis]
+/// f(cell, other) for every element of an index of shape `part`: `other` the element of `dense` at
+/// its place, `cell` that of `data`, dense of shape `whole`, at the same place but for the position
+/// along `axis`. Each cell meets its elements in their order, and tasks share no cell: they split
+/// what is off the axis. Elements next to each other off the axis may pick cells that are far
+/// apart, so a line of the cache is used up by going through the index by columns a few lines wide.
+/// The cells of such columns are brought together first, since rows a power of two apart would
+/// push each other out of a cache.
+template <class T, class F>
+void for_each_indexed(const Shape& part, const Shape& whole, int axis, const Indices& indices,
+                      T* data, bool writes, T* dense, F f) {
+  const IntList strides[2] = {tensor::detail::dense_strides(part),
+                              tensor::detail::dense_strides(whole)};
+  const auto a = static_cast<std::size_t>(axis);
+  const std::int64_t n = part.dim(axis), size = whole.dim(axis);
+  const std::int64_t whole_step = strides[1][a];
+  IntList off_axis(part);
+  off_axis[a] = 1;
+  const tensor::detail::Iteration loop(Shape(off_axis), strides, false);
+  const int inner = loop.ndim - 1;
+  const bool in_rows = loop.ndim > 0 && loop.strides[0][inner] == 1 && loop.strides[1][inner] == 1;
+
+  constexpr auto kBytes = static_cast<std::int64_t>(sizeof(T));
+  const std::int64_t lines = std::min(kTile / kLine / std::max<std::int64_t>(size, 1), kMostLines);
+  const std::int64_t most = lines * (kLine / kBytes);
+  const bool tiled = in_rows && lines > 0 && n >= size / 4 && loop.sizes[inner] >= kLine / kBytes;
+  const std::int64_t chunk =
+      tiled ? most
+            : std::max(in_rows ? kLine : std::int64_t{1}, kChunk / std::max<std::int64_t>(n, 1));
+
+  parallel_for(loop.numel, chunk, [&](std::int64_t begin, std::int64_t end) {
+    const Scratch scratch(tiled ? static_cast<std::size_t>(size * most * kBytes) : 0);
+    tensor::detail::RunWalker to_part(loop.sizes, loop.strides[0], loop.ndim, begin);
+    tensor::detail::RunWalker to_whole(loop.sizes, loop.strides[1], loop.ndim, begin);
+    while (begin < end) {
+      const std::int64_t width = in_rows ? std::min(end - begin, to_part.left()) : 1;
+      T* const cells = data + to_whole.offset();
+      T* const tile = tiled ? static_cast<T*>(scratch.data()) : cells;
+      const std::int64_t at = to_part.offset();
+      const Walk<T> walk{tile,
+                         dense + at,
+                         indices.data() + at,
+                         n,
+                         strides[0][a],
+                         tiled ? most : whole_step,
+                         indices.position()};
+      const auto row = static_cast<std::size_t>(width * kBytes);
+      for (std::int64_t i = 0; tiled && i < size; ++i)
+        std::memcpy(tile + i * most, cells + i * whole_step, row);
+      if (width == 1)
+        walk.one(f);
+      else
+        walk.columns(width, f);
+      for (std::int64_t i = 0; tiled && writes && i < size; ++i)
+        std::memcpy(cells + i * whole_step, tile + i * most, row);
+      to_part.advance(width);
+      to_whole.advance(width);
+      begin += width;
+    }
+  });
+  indices.refuse();
+}
+
+// Rows of as many bytes as a T, one for each index, of each of `outer` blocks of `size` rows.
+struct Wide {
+  std::uint64_t words[2];
+};
+template <class Copy>
+void for_each_row(std::int64_t outer, std::int64_t count, std::int64_t size, std::int64_t bytes,
+                  const Indices& indices, Copy copy_row) {
+  parallel_for(outer * count, std::max<std::int64_t>(1, 4 * kChunk / bytes),
+               [&](std::int64_t begin, std::int64_t end) {
+                 const std::int64_t* const at = indices.data();
+                 const Position position = indices.position();
+                 const Copy copy = copy_row;
+                 for (std::int64_t i = begin; i < end;) {
+                   const std::int64_t first = i / count * size, k = i % count;
+                   const std::int64_t run = std::min(count - k, end - i);
+                   for (std::int64_t j = 0; j < run; ++j) copy(i + j, first + position(at[k + j]));
+                   i += run;
+                 }
+               });
 }
 
 }  // namespace
 
 void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
                   const Tensor& index) {
-  const std::vector<std::int64_t> at = checked_indices(op, index, x.shape().dim(axis), axis);
+  const Indices indices(op, index, x.shape().dim(axis), axis);
   const Tensor source = x.contiguous();
   const Axes axes(source.shape(), axis);
-  const auto count = static_cast<std::int64_t>(at.size());
   const std::int64_t row = axes.inner * static_cast<std::int64_t>(tensor::size_of(x.type()));
-  const auto* from = static_cast<const std::byte*>(source.data());
-  auto* to = static_cast<std::byte*>(out.data());
-  if (row == 0) return;
-  parallel_for(axes.outer * count, std::max<std::int64_t>(1, 4 * kChunk / row),
-               [&](std::int64_t begin, std::int64_t end) {
-                 for (std::int64_t i = begin; i < end; ++i) {
-                   const std::int64_t picked =
-                       i / count * axes.size + at[static_cast<std::size_t>(i % count)];
-                   std::memcpy(to + i * row, from + picked * row, static_cast<std::size_t>(row));
-                 }
-               });
+  const std::int64_t count = indices.count();
+  if (row > 0) {
+    const auto as = [&](auto unit) {
+      using T = decltype(unit);
+      const auto* from = static_cast<const T*>(source.data());
+      auto* to = static_cast<T*>(out.data());
+      for_each_row(axes.outer, count, axes.size, row, indices,
+                   [=](std::int64_t i, std::int64_t picked) { to[i] = from[picked]; });
+    };
+    switch (row) {
+      case 1:
+        as(std::uint8_t{});
+        break;
+      case 2:
+        as(std::uint16_t{});
+        break;
+      case 4:
+        as(std::uint32_t{});
+        break;
+      case 8:
+        as(std::uint64_t{});
+        break;
+      case 16:
+        as(Wide{});
+        break;
+      default: {
+        const auto* from = static_cast<const std::byte*>(source.data());
+        auto* to = static_cast<std::byte*>(out.data());
+        for_each_row(
+            axes.outer, count, axes.size, row, indices, [&](std::int64_t i, std::int64_t picked) {
+              std::memcpy(to + i * row, from + picked * row, static_cast<std::size_t>(row));
+            });
+      }
+    }
+  }
+  indices.refuse();
 }
 
 void index_add(const char* op, const Tensor& out, int axis, const Tensor& index,
                const Tensor& source) {
-  const std::vector<std::int64_t> at = checked_indices(op, index, out.shape().dim(axis), axis);
+  if (added_in_float(out, source, [&](const Tensor& wide, const Tensor& terms) {
+        index_add(op, wide, axis, index, terms);
+      }))
+    return;
+  const Indices indices(op, index, out.shape().dim(axis), axis);
   const Tensor rows = source.contiguous();
   const Axes axes(out.shape(), axis);
-  const auto count = static_cast<std::int64_t>(at.size());
+  const std::int64_t count = indices.count();
+  constexpr std::int64_t kWide = 16;  // elements of a row that make a call of a kernel worth it
+  const ForwardFn add = kernels().forward[static_cast<int>(OpId::Add)][compute_index(out.type())];
   by_sum(out.type(), [&](auto zero, auto sum) {
     using T = decltype(zero);
-    const auto* from = static_cast<const T*>(rows.data());
+    auto* from = static_cast<T*>(rows.data());
     auto* to = static_cast<T*>(out.data());
-    for (std::int64_t o = 0; o < axes.outer; ++o)
-      for (std::int64_t i = 0; i < count; ++i) {
-        const T* in = from + (o * count + i) * axes.inner;
-        T* into = to + (o * axes.size + at[static_cast<std::size_t>(i)]) * axes.inner;
-        for (std::int64_t j = 0; j < axes.inner; ++j) into[j] = sum(into[j], in[j]);
-      }
+    // Tasks split the columns, so each sum is made in the order of the indices.
+    parallel_for(
+        axes.outer * axes.inner,
+        std::max(axes.inner == 1 ? 1 : kBlock / 4, kChunk / std::max<std::int64_t>(count, 1)),
+        [&](std::int64_t begin, std::int64_t end) {
+          const std::int64_t* const at = indices.data();
+          const Position position = indices.position();
+          while (begin < end) {
+            const std::int64_t block = begin / axes.inner, first = begin % axes.inner;
+            const std::int64_t width = std::min(end - begin, axes.inner - first);
+            T* in = from + block * count * axes.inner + first;
+            T* const cells = to + block * axes.size * axes.inner + first;
+            begin += width;
+            if (axes.inner == 1) {
+              Walk<T>{cells, in, at, count, 1, 1, position}.one(
+                  [sum](T& cell, T& term) { cell = sum(cell, term); });
+              continue;
+            }
+            for (std::int64_t k = 0; k < count; ++k, in += axes.inner) {
+              T* const into = cells + position(at[k]) * axes.inner;
+              if (width < kWide) {
+                for (std::int64_t j = 0; j < width; ++j) into[j] = sum(into[j], in[j]);
+              } else {
+                const void* const terms[2] = {into, in};
+                add(into, terms, static_cast<std::size_t>(width));
+              }
+            }
+          }
+        });
   });
+  indices.refuse();
 }
 
 void gather(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index) {
-  const std::vector<std::int64_t> at = checked_indices(op, index, x.shape().dim(axis), axis);
+  if (index.ndim() == 1) return index_select(op, out, x, axis, index);
+  const Indices indices(op, index, x.shape().dim(axis), axis);
   const Tensor source = x.contiguous();
   by_size(x.type(), [&](auto zero) {
     using T = decltype(zero);
-    const auto* from = static_cast<const T*>(source.data());
-    auto* to = static_cast<T*>(out.data());
-    for_each_indexed(index.shape(), source.shape(), axis, at,
-                     [&](std::int64_t i, std::int64_t offset) { to[i] = from[offset]; });
+    for_each_indexed(index.shape(), source.shape(), axis, indices, static_cast<T*>(source.data()),
+                     false, static_cast<T*>(out.data()), [](T& cell, T& to) { to = cell; });
   });
 }
 
 void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source,
              bool add) {
-  const std::vector<std::int64_t> at = checked_indices(op, index, out.shape().dim(axis), axis);
-  const Tensor values = source.contiguous();
-  if (add) {
-    by_sum(out.type(), [&](auto zero, auto sum) {
-      using T = decltype(zero);
-      const auto* from = static_cast<const T*>(values.data());
-      auto* to = static_cast<T*>(out.data());
-      for_each_indexed(
-          index.shape(), out.shape(), axis, at,
-          [&](std::int64_t i, std::int64_t offset) { to[offset] = sum(to[offset], from[i]); });
-    });
+  if (add && added_in_float(out, source, [&](const Tensor& wide, const Tensor& terms) {
+        scatter(op, wide, axis, index, terms, true);
+      }))
     return;
-  }
-  by_size(out.type(), [&](auto zero) {
+  const Indices indices(op, index, out.shape().dim(axis), axis);
+  const Tensor values = source.contiguous();
+  const auto into = [&](auto zero, auto combine) {
     using T = decltype(zero);
-    const auto* from = static_cast<const T*>(values.data());
-    auto* to = static_cast<T*>(out.data());
-    for_each_indexed(index.shape(), out.shape(), axis, at,
-                     [&](std::int64_t i, std::int64_t offset) { to[offset] = from[i]; });
-  });
+    for_each_indexed(index.shape(), out.shape(), axis, indices, static_cast<T*>(out.data()), true,
+                     static_cast<T*>(values.data()),
+                     [combine](T& cell, T& from) { cell = combine(cell, from); });
+  };
+  if (add)
+    by_sum(out.type(), into);
+  else
+    by_size(out.type(), [&](auto zero) { into(zero, [](auto, auto value) { return value; }); });
 }
 
 namespace {
 
-// NaN comes after every number, in either direction before it is reversed.
-template <class T>
-bool before(T a, T b) {
-  if constexpr (std::is_floating_point_v<T>) {
-    if (a != a) return false;
-    if (b != b) return true;
+// How many of n bytes, each 0 or 1, are set.
+std::int64_t count_set(const std::uint8_t* set, std::int64_t n) {
+  std::int64_t total = 0;
+  for (std::int64_t i = 0; i < n; i += kBlock) {
+    std::uint32_t some = 0;
+    const std::int64_t end = std::min(n, i + kBlock);
+    for (std::int64_t j = i; j < end; ++j) some += set[j];
+    total += some;
   }
-  return a < b;
+  return total;
 }
 
-template <class T>
-void argsort_rows(const Tensor& out, const Tensor& x, bool descending) {
-  const std::int64_t n = x.shape().dim(x.ndim() - 1);
-  const auto* from = static_cast<const T*>(x.data());
-  auto* to = static_cast<std::int64_t*>(out.data());
-  const auto rows = n == 0 ? 0 : static_cast<std::int64_t>(x.numel()) / n;
-  parallel_for(rows, std::max<std::int64_t>(1, kBlock / std::max<std::int64_t>(n, 1)),
-               [&](std::int64_t begin, std::int64_t end) {
-                 for (std::int64_t r = begin; r < end; ++r) {
-                   const T* row = from + r * n;
-                   std::int64_t* order = to + r * n;
-                   for (std::int64_t i = 0; i < n; ++i) order[i] = i;
-                   std::stable_sort(order, order + n, [&](std::int64_t a, std::int64_t b) {
-                     return descending ? before(row[b], row[a]) : before(row[a], row[b]);
-                   });
-                 }
-               });
+// Where in n <= kBlock bytes, each 0 or 1, one is set; returns how many there are.
+std::int64_t find_set(std::int64_t* found, const std::uint8_t* set, std::int64_t n) {
+  std::int64_t count = 0, i = 0;
+  const auto look = [&] {
+    found[count] = i;
+    count += set[i++];
+  };
+  while (i + 8 <= n) {
+    std::uint64_t some;
+    std::memcpy(&some, set + i, 8);
+    if (some == 0)
+      i += 8;
+    else
+      for (int j = 0; j < 8; ++j) look();
+  }
+  while (i < n) look();
+  return count;
 }
+
+// Elements in memory order as bytes that are 0 or 1, and how many are set in each piece of kChunk.
+struct SetBytes {
+  explicit SetBytes(const Tensor& x)
+      : tensor(x.astype(DataType::Bool).contiguous()),
+        data(static_cast<const std::uint8_t*>(tensor.data())),
+        numel(static_cast<std::int64_t>(tensor.numel())),
+        counts(static_cast<std::size_t>((numel + kChunk - 1) / kChunk)) {
+    parallel_for(numel, kChunk, [&](std::int64_t begin, std::int64_t end) {
+      counts[static_cast<std::size_t>(begin / kChunk)] = count_set(data + begin, end - begin);
+    });
+  }
+  Tensor tensor;
+  const std::uint8_t* data;
+  std::int64_t numel;
+  std::vector<std::int64_t> counts;
+};
 
 }  // namespace
 
-void argsort(const Tensor& out, const Tensor& x, int axis, bool descending) {
-  // The sorted axis last and dense; the result is written back through a view of that order.
-  const Tensor rows = x.movedim(axis, -1).astype(compute_type(x.type())).contiguous();
-  const Tensor order = tensor::detail::allocate(rows.shape(), DataType::Int64, {});
-  switch (rows.type()) {
-    case DataType::Bool:
-      argsort_rows<bool>(order, rows, descending);
-      break;
-    case DataType::UInt8:
-      argsort_rows<std::uint8_t>(order, rows, descending);
-      break;
-    case DataType::Int8:
-      argsort_rows<std::int8_t>(order, rows, descending);
-      break;
-    case DataType::Int16:
-      argsort_rows<std::int16_t>(order, rows, descending);
-      break;
-    case DataType::Int32:
-      argsort_rows<std::int32_t>(order, rows, descending);
-      break;
-    case DataType::Int64:
-      argsort_rows<std::int64_t>(order, rows, descending);
-      break;
-    case DataType::Float64:
-      argsort_rows<double>(order, rows, descending);
-      break;
-    default:
-      argsort_rows<float>(order, rows, descending);
-      break;
-  }
-  copy(out.movedim(axis, -1), order);
-}
-
 std::size_t count_nonzero(const Tensor& x) {
-  const Tensor set = x.astype(DataType::Bool).contiguous();
-  const auto* from = static_cast<const std::uint8_t*>(set.data());
+  const SetBytes set(x);
   return static_cast<std::size_t>(
-      std::count_if(from, from + set.numel(), [](std::uint8_t v) { return v != 0; }));
+      std::accumulate(set.counts.begin(), set.counts.end(), std::int64_t{0}));
 }
 
 void nonzero(const Tensor& out, const Tensor& x) {
-  const Tensor set = x.astype(DataType::Bool).contiguous();
-  const auto* from = static_cast<const std::uint8_t*>(set.data());
-  auto* to = static_cast<std::int64_t*>(out.data());
-  const IntList strides = tensor::detail::dense_strides(x.shape());
-  for (std::size_t i = 0; i < set.numel(); ++i) {
-    if (from[i] == 0) continue;
-    auto rest = static_cast<std::int64_t>(i);
-    for (std::size_t d = 0; d < strides.size(); ++d) {
-      *to++ = rest / strides[d];
-      rest %= strides[d];
+  SetBytes set(x);
+  std::exclusive_scan(set.counts.begin(), set.counts.end(), set.counts.begin(), std::int64_t{0});
+  const int axes = x.ndim();
+  const std::int64_t row = axes == 0 ? 1 : x.shape().dim(axes - 1);
+  parallel_for(set.numel, kChunk, [&](std::int64_t begin, std::int64_t end) {
+    auto* to = static_cast<std::int64_t*>(out.data()) +
+               set.counts[static_cast<std::size_t>(begin / kChunk)] * axes;
+    std::int64_t found[kBlock];
+    for (std::int64_t at = begin, n; at < end; at += n) {
+      const std::int64_t column = at % row;
+      n = std::min({kBlock, row - column, end - at});
+      const std::int64_t count = find_set(found, set.data + at, n);
+      if (count == 0 || axes == 0) continue;
+      std::int64_t place[tensor::kMaxDims], rest = at / row;
+      for (int d = axes - 2; d >= 0; --d) {
+        place[d] = rest % x.shape().dim(d);
+        rest /= x.shape().dim(d);
+      }
+      for (std::int64_t i = 0; i < count; ++i) {
+        for (int d = 0; d < axes - 1; ++d) *to++ = place[d];
+        *to++ = column + found[i];
+      }
     }
-  }
+  });
 }
 
 void random(tensor::detail::Distribution distribution, const Tensor& out, std::uint64_t seed,

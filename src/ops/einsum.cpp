@@ -104,6 +104,11 @@ EinsumPlan plan_einsum(std::string_view equation, const std::vector<IntList>& sh
     for (std::size_t i = 0; i < terms.size(); ++i)
       for (std::size_t d = 0; d < terms[i].size(); ++d) {
         if (terms[i][d] != c) continue;
+        const std::int64_t first = shapes[i][terms[i].find(c)];
+        if (shapes[i][d] != first)
+          throw ShapeError(concat("einsum(\"", std::string(equation), "\"): a letter that an ",
+                                  "operand has twice is for its diagonal, of sizes ", first,
+                                  " and ", shapes[i][d], " there is none"));
         if (size != 1 && shapes[i][d] != 1 && shapes[i][d] != size)
           throw ShapeError(concat("einsum(\"", std::string(equation), "\"): sizes ", size, " and ",
                                   shapes[i][d], " of one letter do not agree"));

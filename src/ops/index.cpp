@@ -7,6 +7,14 @@ namespace lmp::table {
 using tensor::detail::allocate;
 using tensor::detail::backend;
 
+Tensor ArgSort::forward(const Tensor& x) const {
+  IntList shape(x.shape());
+  shape[static_cast<std::size_t>(axis)] = keep;
+  Tensor out = allocate(Shape(shape), DataType::Int64, x.device());
+  if (out.numel() > 0) backend(x.device()).argsort(out, x, axis, descending);
+  return out;
+}
+
 Tensor IndexSelect::forward(const Tensor& x) const {
   IntList shape(x.shape());
   shape[static_cast<std::size_t>(axis)] = static_cast<std::int64_t>(index.tensor.numel());

@@ -72,11 +72,7 @@ struct Embed {
   ViewSpec spec;
   Shape whole;
   Number value = 0;
-  Tensor forward(const Tensor& x) const {
-    Tensor out = tensor::full(whole, value, x.device(), x.type());
-    spec.view(out).copy(x);
-    return out;
-  }
+  Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     s.pass.add(0, apply(View{name, spec}, g));
@@ -369,17 +365,18 @@ struct ArgExtreme {
   ArgExtreme shifted(std::int64_t) const { return {name, largest, axis + 1, keepdims}; }
 };
 
-/// Positions that sort; no gradient.
+/// Positions that sort, the first `keep` of them; no gradient.
 struct ArgSort {
   static constexpr unsigned saves = 0;
   static constexpr Tangent tangent = kLinear;
   static constexpr const char* name = "argsort";
   int axis;
   bool descending;
-  Tensor forward(const Tensor& x) const { return tensor::ops::argsort(x, axis, descending); }
+  std::int64_t keep;
+  Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>&, const V&) const {}
-  ArgSort shifted(std::int64_t) const { return {axis + 1, descending}; }
+  ArgSort shifted(std::int64_t) const { return {axis + 1, descending, keep}; }
 };
 
 /// Labels as rows of an identity matrix; no gradient.
@@ -550,8 +547,8 @@ struct Gather {
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
-    const V zeros(tensor::zeros(s.pass.shape(0), g.device(), g.type()));
-    s.pass.add(0, scatter_add(zeros, axis, index.get(name), g));
+    const V zero(tensor::zeros({}, g.device(), g.type()));
+    s.pass.add(0, scatter_add(expand(zero, s.pass.shape(0)), axis, index.get(name), g));
   }
 };
 

@@ -10,6 +10,7 @@
 #include "tensor/access.hpp"
 #include "tensor/backend.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/generate.hpp"
 
 namespace lmp::table {
 
@@ -54,9 +55,7 @@ bool holds_anywhere(const Tensor& condition) { return any(condition).item() != 0
 Tensor argsort(const Tensor& x, int axis, bool descending) {
   check_defined("argsort", x);
   const int a = normalize_axis("argsort", axis, x.ndim());
-  Tensor out = allocate(x.shape(), DataType::Int64, x.device());
-  if (x.numel() > 0) backend(x.device()).argsort(out, x, a, descending);
-  return out;
+  return table::ArgSort{a, descending, x.shape().dim(a)}.forward(x);
 }
 
 Tensor nonzero(const Tensor& x) {
@@ -144,31 +143,45 @@ Tensor arange(Number start, Number stop, Number step, Device device, DataType ty
   if (step.to_double() == 0) throw ValueError("arange: the step cannot be 0");
   if (start.kind() != Number::Kind::Float && stop.kind() != Number::Kind::Float &&
       step.kind() != Number::Kind::Float) {
-    const std::int64_t from = start.integer(), to = stop.integer(), by = step.integer();
-    const std::int64_t span = by > 0 ? to - from : from - to;
-    const std::int64_t n = span <= 0 ? 0 : (span - 1) / std::abs(by) + 1;
-    std::vector<std::int64_t> values(static_cast<std::size_t>(n));
-    for (std::int64_t i = 0; i < n; ++i) values[static_cast<std::size_t>(i)] = from + i * by;
-    return Tensor(values, Shape{n}, device, type);
+    // Unsigned, where differences do not overflow.
+    const auto from = static_cast<std::uint64_t>(start.integer()),
+               to = static_cast<std::uint64_t>(stop.integer()),
+               by = static_cast<std::uint64_t>(step.integer());
+    const bool up = step.integer() > 0;
+    const bool none = up ? start.integer() >= stop.integer() : start.integer() <= stop.integer();
+    const std::uint64_t n = none ? 0 : ((up ? to - from : from - to) - 1) / (up ? by : 0 - by) + 1;
+    if (n >= std::uint64_t{1} << 63) throw ShapeError(concat("arange: ", n, " values"));
+    return generate<std::int64_t>(static_cast<std::int64_t>(n), device, type,
+                                  [&](std::vector<std::int64_t>& values, std::int64_t first) {
+                                    std::uint64_t next =
+                                        from + static_cast<std::uint64_t>(first) * by;
+                                    for (std::int64_t& value : values) {
+                                      value = static_cast<std::int64_t>(next);
+                                      next += by;
+                                    }
+                                  });
   }
   const double from = start.to_double(), by = step.to_double();
   const double count = std::ceil((stop.to_double() - from) / by);
   if (!(count < 9e18)) throw ValueError("arange: the number of values is not finite");
-  const auto n = static_cast<std::int64_t>(std::max(count, 0.0));
-  std::vector<double> values(static_cast<std::size_t>(n));
-  for (std::int64_t i = 0; i < n; ++i)
-    values[static_cast<std::size_t>(i)] = from + static_cast<double>(i) * by;
-  return Tensor(values, Shape{n}, device, type);
+  return generate<double>(
+      static_cast<std::int64_t>(std::max(count, 0.0)), device, type,
+      [&](std::vector<double>& values, std::int64_t first) {
+        for (std::size_t i = 0; i < values.size(); ++i)
+          values[i] = from + static_cast<double>(first + static_cast<std::int64_t>(i)) * by;
+      });
 }
 
 Tensor linspace(double start, double stop, std::int64_t count, Device device, DataType type) {
   if (count < 0) throw ValueError(concat("linspace: ", count, " values"));
-  std::vector<double> values(static_cast<std::size_t>(count));
-  for (std::int64_t i = 0; i < count; ++i) {
-    const double t = count == 1 ? 0 : static_cast<double>(i) / static_cast<double>(count - 1);
-    values[static_cast<std::size_t>(i)] = t == 1 ? stop : start + t * (stop - start);
-  }
-  return Tensor(values, Shape{count}, device, type);
+  return generate<double>(
+      count, device, type, [&](std::vector<double>& values, std::int64_t first) {
+        for (std::size_t i = 0; i < values.size(); ++i) {
+          const auto at = static_cast<double>(first + static_cast<std::int64_t>(i));
+          const double t = count == 1 ? 0 : at / static_cast<double>(count - 1);
+          values[i] = t == 1 ? stop : start + t * (stop - start);
+        }
+      });
 }
 
 Tensor eye(std::int64_t n, std::int64_t m, Device device, DataType type) {

@@ -44,7 +44,8 @@ bool holds_anywhere(const Variable& condition) {
 #undef LMP_T
 
 Tensor argsort(const Variable& x, int axis, bool descending) {
-  return apply(table::ArgSort{checked_axis("argsort", x, axis), descending}, x).data();
+  const int a = checked_axis("argsort", x, axis);
+  return apply(table::ArgSort{a, descending, x.shape().dim(a)}, x).data();
 }
 Tensor one_hot(const Variable& labels, std::int64_t classes) {
   check_operand("one_hot", labels);

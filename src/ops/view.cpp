@@ -59,6 +59,25 @@ ViewSpec ViewSpec::shifted(std::int64_t lanes) const {
   return spec;
 }
 
+Tensor Embed::forward(const Tensor& x) const {
+  Tensor out = tensor::detail::allocate(whole, x.type(), x.device());
+  const auto put = [&](const Tensor& part) { backend(x.device()).fill(part, value); };
+  // Around a block only what is outside of it is filled.
+  bool block = whole.ndim() == spec.shape.ndim();
+  for (int d = 0; block && d < whole.ndim(); ++d)
+    block = spec.source[d].axis[0] == d && spec.source[d].axis[1] < 0 && spec.source[d].step == 1;
+  if (!block) put(out);
+  Tensor rest = out;
+  for (int d = 0; block && d < whole.ndim(); ++d) {
+    const std::int64_t start = spec.start[d], length = spec.shape.dim(d);
+    put(narrow(rest, d, 0, start));
+    put(narrow(rest, d, start + length, whole.dim(d) - start - length));
+    rest = narrow(rest, d, start, length);
+  }
+  backend(x.device()).copy(spec.view(out), x);
+  return out;
+}
+
 Tensor Reshape::forward(const Tensor& x) const {
   if (x.is_contiguous())
     return TensorAccess::view(x, 0, shape, tensor::detail::dense_strides(shape));

@@ -69,6 +69,7 @@ struct Backend {
   void (*gather)(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index);
   void (*scatter)(const char* op, const Tensor& out, int axis, const Tensor& index,
                   const Tensor& source, bool add);
+  /// As many of the first positions as `out` has room for along `axis`; not empty.
   void (*argsort)(const Tensor& out, const Tensor& x, int axis, bool descending);
   std::size_t (*count_nonzero)(const Tensor& x);
   void (*nonzero)(const Tensor& out, const Tensor& x);

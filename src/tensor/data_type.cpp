@@ -31,7 +31,8 @@ float half_to_float(std::uint16_t bits) noexcept {
     return std::bit_cast<float>(
         std::bit_cast<std::uint32_t>(static_cast<float>(magnitude) * 0x1p-24f) | sign);
   const std::uint32_t bias = magnitude >= 0x7c00u ? 0x70000000u : 0x38000000u;
-  return std::bit_cast<float>(((magnitude << 13) + bias) | sign);
+  const std::uint32_t quiet = magnitude > 0x7c00u ? 0x00400000u : 0u;
+  return std::bit_cast<float>(((magnitude << 13) + bias) | sign | quiet);
 }
 
 std::uint16_t float_to_half(float value) noexcept {

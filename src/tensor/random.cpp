@@ -9,6 +9,7 @@
 #include "tensor/access.hpp"
 #include "tensor/backend.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/generate.hpp"
 #include "tensor/random_scope.hpp"
 
 namespace lmp::tensor {
@@ -95,18 +96,24 @@ Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const 
   // 64 random bits times the range, the upper half of the product: Lemire, "Fast random integer
   // generation in an interval", 2019, without the rejection, whose bias is below range / 2^64.
   const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
-  const std::size_t n = shape.numel();
-  const std::size_t blocks = (n + 1) / 2;
-  std::vector<std::uint32_t> words(4 * blocks);
-  const std::uint64_t offset = claim(generator, blocks);
-  detail::backend(device).random_words(words.data(), blocks, generator.seed(), offset);
-  std::vector<std::int64_t> values(n);
-  for (std::size_t i = 0; i < n; ++i) {
-    const std::uint64_t bits = std::uint64_t{words[2 * i]} << 32 | words[2 * i + 1];
-    const auto scaled = static_cast<std::uint64_t>(static_cast<Wide>(bits) * range >> 64);
-    values[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(low) + scaled);
-  }
-  return Tensor(values, shape, device, type);
+  const auto n = static_cast<std::int64_t>(shape.numel());
+  const std::uint64_t offset = claim(generator, (shape.numel() + 1) / 2);
+  std::vector<std::uint32_t> words;
+  return detail::generate<std::int64_t>(
+             n, device, type,
+             [&](std::vector<std::int64_t>& values, std::int64_t first) {
+               const std::size_t blocks = (values.size() + 1) / 2;
+               words.resize(4 * blocks);
+               detail::backend(device).random_words(words.data(), blocks, generator.seed(),
+                                                    offset + static_cast<std::uint64_t>(first / 2));
+               for (std::size_t i = 0; i < values.size(); ++i) {
+                 const std::uint64_t bits = std::uint64_t{words[2 * i]} << 32 | words[2 * i + 1];
+                 const auto scaled =
+                     static_cast<std::uint64_t>(static_cast<Wide>(bits) * range >> 64);
+                 values[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(low) + scaled);
+               }
+             })
+      .reshape(shape);
 }
 
 Tensor bernoulli(Generator& generator, double probability, const Shape& shape, Device device,
