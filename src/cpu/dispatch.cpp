@@ -18,6 +18,7 @@ namespace {
       k.name = #isa;                  \
       isa::fill_pointwise(k);         \
       isa::fill_movement(k);          \
+      isa::fill_reduce(k);            \
       isa::fill_random(k);            \
       k.gemm = &isa::gemm;            \
       return k;                       \

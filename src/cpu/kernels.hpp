@@ -78,6 +78,7 @@ struct Kernels {
   namespace isa {                        \
   void fill_pointwise(Kernels& kernels); \
   void fill_movement(Kernels& kernels);  \
+  void fill_reduce(Kernels& kernels);    \
   void fill_random(Kernels& kernels);    \
   }
 LMP_DECLARE_ISA(baseline)
