@@ -14,7 +14,11 @@ void backward(table::OpId op, const tensor::detail::GradientTarget* out, const T
               const tensor::detail::Operand* in, int count, const Tensor& result);
 void copy(const Tensor& to, const Tensor& from);
 void fill(const Tensor& to, tensor::Number value);
-void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x);
+void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with);
+void spread(table::Spread op, const Tensor& out, const Tensor& x, const Tensor& with,
+            const Tensor& a, const Tensor& b);
+void softmax(bool log, const Tensor& out, const Tensor& x, int axis);
+void softmax_gradient(bool log, const Tensor& out, const Tensor& y, const Tensor& g, int axis);
 void arg_extreme(bool largest, const Tensor& out, const Tensor& x, int axis);
 void cumsum(const Tensor& out, const Tensor& x, int axis);
 void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,

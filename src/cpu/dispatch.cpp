@@ -19,6 +19,7 @@ namespace {
       isa::fill_pointwise(k);         \
       isa::fill_movement(k);          \
       isa::fill_transfer(k);          \
+      isa::fill_reduce(k);            \
       isa::fill_random(k);            \
       k.gemm = &isa::gemm;            \
       return k;                       \

@@ -11,8 +11,10 @@ namespace lmp::cpu {
 
 using table::kOpCount;
 using table::kReductions;
+using table::kSpreads;
 using table::OpId;
 using table::Reduction;
+using table::Spread;
 
 /// The types that kernels compute in: every storage type but the halves, which are float in
 /// registers.
@@ -42,15 +44,35 @@ using BackwardFn = void (*)(void* const* out, const void* gradient, const void* 
 using LoadFn = void (*)(void* out, const void* in, std::int64_t stride, std::size_t n);
 /// Writes n dense elements `stride` apart, converting.
 using StoreFn = void (*)(void* out, std::int64_t stride, const void* in, std::size_t n);
-/// One value out of n dense elements, n >= 1.
-using ReduceFn = void (*)(void* out, const void* in, std::size_t n);
-/// The first extreme of n dense elements that follow `position` elements seen before: updates best
-/// and index.
-using ArgRowFn = void (*)(void* best, std::int64_t* index, const void* in, std::int64_t position,
-                          std::size_t n);
-/// The same for n columns, of which `in` is row `position`.
-using ArgColumnsFn = ArgRowFn;
-using CumsumFn = void (*)(void* out, const void* in, std::size_t n);
+/// Reduces each of `rows` rows of n >= 1 dense elements, `stride` apart, or each of the n columns
+/// of at least one row. `with` has a value for each result or for each element, or is not read.
+using ReduceFn = void (*)(void* out, const void* in, const void* with, std::int64_t stride,
+                          std::size_t rows, std::size_t n);
+struct ReduceKernels {
+  ReduceFn rows, columns;
+};
+/// The extreme of each row, or column (n <= kBlock), and where it is first.
+using ArgFn = void (*)(void* best, std::int64_t* index, const void* in, std::int64_t stride,
+                       std::size_t rows, std::size_t n);
+struct ArgKernels {
+  ArgFn rows, columns;
+  /// The first extremes of n pairs, those of `other` being later.
+  void (*join)(void* best, std::int64_t* index, const void* other, const std::int64_t* other_index,
+               std::size_t n);
+};
+/// Sums of n elements so far, from `carry` on, which runs on; or the next row of n columns, with a
+/// carry each. Floats are carried as double.
+struct CumsumKernels {
+  void (*row)(void* out, void* carry, const void* in, std::size_t n);
+  void (*columns)(void* out, void* carry, const void* in, std::size_t n);
+};
+/// See table::Spread, over `rows` rows of n, all dense: with a and b for each row, `step` apart, or
+/// with rows of n values for each column. `out` may be `x` or `with`.
+using SpreadFn = void (*)(void* out, const void* x, const void* with, const void* a, const void* b,
+                          std::int64_t step, std::size_t rows, std::size_t n);
+struct SpreadKernels {
+  SpreadFn rows, columns;
+};
 
 /// out[r * out_row + c] = in[c * in_col + r], raw elements; the memory does not overlap.
 using TransposeFn = void (*)(void* out, std::int64_t out_row, const void* in, std::int64_t in_col,
@@ -69,16 +91,21 @@ struct Kernels {
   BackwardFn backward[kOpCount][2][8];       // by float, double; by the mask of operands asked for
   LoadFn load[tensor::kDataTypeCount][kComputeTypes];
   StoreFn store[tensor::kDataTypeCount];  // from the compute type of the storage type
-  ReduceFn reduce[kReductions][kComputeTypes];
-  ArgRowFn arg_row[2][kComputeTypes];  // max, min
-  ArgColumnsFn arg_columns[2][kComputeTypes];
-  CumsumFn cumsum[kComputeTypes];
-  TransposeFn transpose[4];  // by the binary logarithm of an element's size
+  TransposeFn transpose[4];               // by the binary logarithm of an element's size
   /// Copies around the caches where `out` is aligned for that, and has as many bytes at each of the
   /// `count` addresses `ahead` fetched meanwhile, so that memory is read while it is written. Other
   /// threads see the copy for certain after the fence.
   void (*stream)(void* out, const void* in, std::size_t bytes, const void* const* ahead, int count);
   void (*stream_fence)();
+  ReduceKernels reduce[kReductions][kComputeTypes];
+  ArgKernels arg[2][kComputeTypes];  // max, min
+  CumsumKernels cumsum[kComputeTypes];
+  SpreadKernels spread[kSpreads][2];  // float, double
+  // Of dense rows; softmax and log_softmax by float and double. The gradient may be written over
+  // the incoming one.
+  void (*softmax[2][2])(void* out, const void* x, std::size_t rows, std::size_t n);
+  void (*softmax_gradient[2][2])(void* out, const void* result, const void* gradient,
+                                 std::size_t rows, std::size_t n);
   PhiloxFn philox;
   void (*uniform[2])(void* out, const std::uint32_t* words, std::size_t n);  // float, double
   void (*normal[2])(void* out, const std::uint32_t* words, double mean, double deviation,
@@ -91,6 +118,7 @@ struct Kernels {
   void fill_pointwise(Kernels& kernels); \
   void fill_movement(Kernels& kernels);  \
   void fill_transfer(Kernels& kernels);  \
+  void fill_reduce(Kernels& kernels);    \
   void fill_random(Kernels& kernels);    \
   }
 LMP_DECLARE_ISA(baseline)

@@ -11,7 +11,23 @@ enum class OpId : int {
 };
 inline constexpr int kOpCount = static_cast<int>(OpId::kCount);
 
-enum class Reduction : int { Sum, Prod, Max, Min, kCount };
+/// What a reduction makes of elements x: sums and extremes of them, or with a value w for each
+/// result the sum of (x - w)^2, the sum of e^(x - w) and how many are equal to w, or with an
+/// element w for each x the sum of x * w.
+enum class Reduction : int { Sum, Prod, Max, Min, Squares, Exps, Equals, Products, kCount };
 inline constexpr int kReductions = static_cast<int>(Reduction::kCount);
+
+/// What is made of elements x (of a result y and its gradient g) and of values a and b for each
+/// result of a reduction.
+enum class Spread : int {
+  Scaled,              // (x - a) * b
+  Ties,                // x == a ? b : 0, as a product
+  ScaledExp,           // e^(x - a) * b
+  LessBoth,            // x - a - b
+  SoftmaxGradient,     // y * (g - a)
+  LogSoftmaxGradient,  // g - e^y * a
+  kCount
+};
+inline constexpr int kSpreads = static_cast<int>(Spread::kCount);
 
 }  // namespace lmp::table

@@ -11,28 +11,32 @@ using tensor::detail::backend;
 
 namespace {
 
-Tensor reduced(Reduction reduction, const Tensor& x, const Over& over, DataType type) {
+Tensor reduced(Reduction reduction, const Tensor& x, const Over& over, DataType type,
+               const Tensor& with = {}) {
   Tensor out = allocate(over.shape(x.shape()), type, x.device());
   const Shape kept = tensor::detail::reduced_shape(x.shape(), over.mask, true);
   const Tensor target =
       tensor::TensorAccess::view(out, 0, kept, tensor::detail::dense_strides(kept));
-  backend(x.device()).reduce(reduction, target, x);
+  backend(x.device()).reduce(reduction, target, x, with);
   return out;
-}
-
-Tensor constant(const Tensor& x, const Over& over, double value) {
-  return tensor::full(over.shape(x.shape()), value, x.device(),
-                      is_floating(x.type()) ? x.type() : DataType::Float32);
 }
 
 DataType sum_type(DataType type) { return is_floating(type) ? type : DataType::Int64; }
 
 // Squares and differences of halves would be rounded in between.
-Tensor at_least_float(const Tensor& x) {
-  return x.type() == DataType::Float64 ? x : x.astype(DataType::Float32);
+DataType at_least_float(const Tensor& x) {
+  return x.type() == DataType::Float64 ? DataType::Float64 : DataType::Float32;
+}
+Tensor zeros_of(const Over& over, const Tensor& x) {
+  return tensor::zeros(over.shape(x.shape()), x.device(), at_least_float(x));
 }
 DataType float_type(const Tensor& x) {
   return is_floating(x.type()) ? x.type() : DataType::Float32;
+}
+
+// Halves are rounded between ops there.
+bool takes_spread(const Tensor& x, const Tensor& y) {
+  return x.type() == y.type() && x.type() == at_least_float(x);
 }
 
 }  // namespace
@@ -73,29 +77,53 @@ Tensor Extreme::forward(const Tensor& x) const {
   return reduced(largest ? Reduction::Max : Reduction::Min, x, over, x.type());
 }
 
-Tensor Var::forward(const Tensor& x) const {
+Tensor mean_of(const Tensor& x, const Over& over) {
+  return reduced(Reduction::Sum, x, {over.mask}, at_least_float(x)) /
+         static_cast<double>(over.count(x.shape()));
+}
+
+Tensor Var::forward(const Tensor& x) const { return in(x, float_type(x)); }
+
+Tensor Var::in(const Tensor& x, DataType type) const {
   const std::int64_t n = over.count(x.shape()) - correction;
-  if (n <= 0) return constant(x, over, std::numeric_limits<double>::quiet_NaN());
-  const Tensor v = at_least_float(x);
-  const Tensor squares = over.sum_of(square(v - over.mean_of(v)));
-  return over.drop((squares / static_cast<double>(n)).astype(float_type(x)), x.shape());
+  if (n <= 0)
+    return tensor::full(over.shape(x.shape()), std::numeric_limits<double>::quiet_NaN(), x.device(),
+                        type);
+  const Tensor squares = reduced(Reduction::Squares, x, over, at_least_float(x), mean_of(x, over));
+  return (squares / static_cast<double>(n)).astype(type);
 }
 
 Tensor Std::forward(const Tensor& x) const {
-  return sqrt(Var{over, correction}.forward(at_least_float(x))).astype(float_type(x));
+  return sqrt(Var{over, correction}.in(x, at_least_float(x))).astype(float_type(x));
 }
 
 Tensor Norm::forward(const Tensor& x) const {
-  return over.drop(sqrt(over.sum_of(square(at_least_float(x)))).astype(float_type(x)), x.shape());
+  const Tensor center = zeros_of({over.mask}, x);
+  return sqrt(reduced(Reduction::Squares, x, over, at_least_float(x), center))
+      .astype(float_type(x));
 }
 
 Tensor LogSumExp::forward(const Tensor& x) const {
   if (over.count(x.shape()) == 0)
-    return constant(x, over, -std::numeric_limits<double>::infinity());
-  const Tensor v = at_least_float(x);
-  const Tensor top = over.max_of(v);
+    return tensor::full(over.shape(x.shape()), -std::numeric_limits<double>::infinity(), x.device(),
+                        float_type(x));
+  const DataType type = at_least_float(x);
+  const Tensor top = reduced(Reduction::Max, x, {over.mask}, x.type()).astype(type);
   const Tensor shift = where(isinf(top), 0, top);
-  return over.drop((log(over.sum_of(exp(v - shift))) + shift).astype(float_type(x)), x.shape());
+  const Tensor sum = reduced(Reduction::Exps, x, {over.mask}, type, shift);
+  return over.drop((log(sum) + shift).astype(float_type(x)), x.shape());
+}
+
+Tensor count_equal(const Tensor& x, const Tensor& y, const Over& over) {
+  if (!takes_spread(x, y)) return over.sum_of(astype(eq(x, y), y.type()));
+  return reduced(Reduction::Equals, x, {over.mask}, x.type(), y.contiguous());
+}
+
+Tensor spread(Spread op, const Tensor& x, const Tensor& a, const Tensor& b) {
+  if (!takes_spread(x, a) || b.type() != a.type()) return spread_by_ops(op, x, a, b);
+  Tensor out = allocate(x.shape(), x.type(), x.device());
+  backend(x.device()).spread(op, out, x.contiguous(), {}, a.contiguous(), b.contiguous());
+  return out;
 }
 
 Tensor ArgExtreme::forward(const Tensor& x) const {
@@ -113,17 +141,21 @@ Tensor Cumsum::forward(const Tensor& x) const {
 }
 
 Tensor Softmax::forward(const Tensor& x) const {
-  if (x.numel() == 0) return allocate(x.shape(), float_type(x), x.device());
-  const Tensor v = at_least_float(x);
-  const Tensor e = exp(v - max(v, axis));
-  return (e / sum(e, axis)).astype(float_type(x));
+  Tensor out = allocate(x.shape(), float_type(x), x.device());
+  backend(x.device()).softmax(false, out, x, axis);
+  return out;
 }
 
 Tensor LogSoftmax::forward(const Tensor& x) const {
-  if (x.numel() == 0) return allocate(x.shape(), float_type(x), x.device());
-  const Tensor v = at_least_float(x);
-  const Tensor shifted = v - max(v, axis);
-  return (shifted - log(sum(exp(shifted), axis))).astype(float_type(x));
+  Tensor out = allocate(x.shape(), float_type(x), x.device());
+  backend(x.device()).softmax(true, out, x, axis);
+  return out;
+}
+
+Tensor softmax_gradient(bool log, const Tensor& y, const Tensor& g, int axis) {
+  Tensor out = allocate(y.shape(), y.type(), y.device());
+  backend(y.device()).softmax_gradient(log, out, y, g, axis);
+  return out;
 }
 
 Tensor Matmul::forward(const Tensor& a, const Tensor& b) const {

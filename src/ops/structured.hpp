@@ -6,6 +6,7 @@
 #include "autograd/record.hpp"
 #include "lamppp/autograd/ops.hpp"
 #include "lamppp/tensor/ops.hpp"
+#include "ops/op_id.hpp"
 #include "tensor/checks.hpp"
 
 /// The ops that are not pointwise; see Note [Structured ops]. The functions that users call check
@@ -283,6 +284,33 @@ struct Prod {
   LMP_WEIGHED()
 };
 
+/// x and values for each result, in one pass over memory where no graph is made of it; `op` is one
+/// of those without gradients in them.
+template <class V>
+V spread_by_ops(Spread op, const V& x, const V& a, const V& b) {
+  switch (op) {
+    case Spread::Scaled:
+      return (x - a) * b;
+    case Spread::Ties:
+      return astype(eq(x, a), b.type()) * b;
+    default:
+      return exp(x - a) * b;
+  }
+}
+Tensor spread(Spread op, const Tensor& x, const Tensor& a, const Tensor& b);
+inline Variable spread(Spread op, const Variable& x, const Variable& a, const Variable& b) {
+  return spread_by_ops(op, x, a, b);
+}
+
+/// How many elements of x are equal to the result y.
+Tensor count_equal(const Tensor& x, const Tensor& y, const Over& over);
+inline Variable count_equal(const Variable& x, const Variable& y, const Over& over) {
+  return over.sum_of(astype(eq(x, y), y.type()));
+}
+/// At least in Float32.
+Tensor mean_of(const Tensor& x, const Over& over);
+inline Variable mean_of(const Variable& x, const Over& over) { return over.mean_of(x); }
+
 struct Extreme {
   static constexpr unsigned saves = 1 | kSavesResult;
   const char* name;
@@ -291,8 +319,7 @@ struct Extreme {
   Tensor forward(const Tensor& x) const;
   template <class V>
   V weigh(const V& x, const V& y, const V& g) const {
-    const V ties = astype(eq(x, y), g.type());
-    return ties * (g / over.sum_of(ties));
+    return spread(Spread::Ties, x, y, g / count_equal(x, y, over));
   }
   LMP_WEIGHED()
 };
@@ -303,10 +330,12 @@ struct Var {
   Over over;
   int correction;
   Tensor forward(const Tensor& x) const;
+  /// The same in another type, of at least Float32.
+  Tensor in(const Tensor& x, DataType type) const;
   template <class V>
   V weigh(const V& x, const V&, const V& g) const {
     const auto n = static_cast<double>(over.count(x.shape()) - correction);
-    return (g * (2 / n)) * (x - over.mean_of(x));
+    return spread(Spread::Scaled, x, mean_of(x, over), g * (2 / n));
   }
   LMP_WEIGHED()
 };
@@ -320,7 +349,8 @@ struct Std {
   template <class V>
   V weigh(const V& x, const V& y, const V& g) const {
     const auto n = static_cast<double>(over.count(x.shape()) - correction);
-    return where(y == 0, 0, g / (where(y == 0, 1, y) * n)) * (x - over.mean_of(x));
+    return spread(Spread::Scaled, x, mean_of(x, over),
+                  where(y == 0, 0, g / (where(y == 0, 1, y) * n)));
   }
   LMP_WEIGHED()
 };
@@ -345,7 +375,7 @@ struct LogSumExp {
   // exp(x - y) is softmax(x); where y is infinite it is 0 or undefined, as the sum is.
   template <class V>
   V weigh(const V& x, const V& y, const V& g) const {
-    return g * exp(x - where(isinf(y), 0, y));
+    return spread(Spread::ScaledExp, x, where(isinf(y), 0, y), g);
   }
   LMP_WEIGHED()
 };
@@ -404,6 +434,14 @@ struct Cumsum {
   }
 };
 
+/// The gradient of softmax or log_softmax, which for the first is also its tangent, out of its
+/// result.
+Tensor softmax_gradient(bool log, const Tensor& y, const Tensor& g, int axis);
+inline Variable softmax_gradient(bool log, const Variable& y, const Variable& g, int axis) {
+  if (log) return g - exp(y) * sum(g, axis);
+  return y * (g - sum(g * y, axis));
+}
+
 struct Softmax {
   static constexpr unsigned saves = kSavesResult;
   static constexpr const char* name = "softmax";
@@ -411,17 +449,13 @@ struct Softmax {
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
-    s.pass.add(0, symmetric(s.result(), g));
+    s.pass.add(0, softmax_gradient(false, s.result(), g, axis));
   }
-  Variable jvp(Variables, const Variable& y, Variables t) const { return symmetric(y, t[0]); }
-  Softmax shifted(std::int64_t) const { return {axis + 1}; }
-
- private:
   // The Jacobian diag(y) - y y^T is its own transpose.
-  template <class V>
-  V symmetric(const V& y, const V& g) const {
-    return y * (g - sum(g * y, axis));
+  Variable jvp(Variables, const Variable& y, Variables t) const {
+    return softmax_gradient(false, y, t[0], axis);
   }
+  Softmax shifted(std::int64_t) const { return {axis + 1}; }
 };
 
 struct LogSoftmax {
@@ -431,7 +465,7 @@ struct LogSoftmax {
   Tensor forward(const Tensor& x) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
-    s.pass.add(0, g - exp(s.result()) * sum(g, axis));
+    s.pass.add(0, softmax_gradient(true, s.result(), g, axis));
   }
   Variable jvp(Variables, const Variable& y, Variables t) const {
     return t[0] - sum(exp(y) * t[0], axis);

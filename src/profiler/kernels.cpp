@@ -75,11 +75,33 @@ void fill(const Tensor& to, Number value) {
   kernels().fill(to, value);
 }
 
-void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x) {
-  static constexpr std::array<const char*, table::kReductions> kNames = {"sum", "prod", "max",
-                                                                         "min"};
-  const KernelScope scope(kNames[static_cast<std::size_t>(reduction)], out.type(), {&out, &x});
-  kernels().reduce(reduction, out, x);
+void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
+  static constexpr std::array<const char*, table::kReductions> kNames = {
+      "sum", "prod", "max", "min", "sum of squares", "sum of exp", "count", "sum of products"};
+  const KernelScope scope(kNames[static_cast<std::size_t>(reduction)], out.type(),
+                          {&out, &x, &with});
+  kernels().reduce(reduction, out, x, with);
+}
+
+void spread(table::Spread op, const Tensor& out, const Tensor& x, const Tensor& with,
+            const Tensor& a, const Tensor& b) {
+  static constexpr std::array<const char*, table::kSpreads> kNames = {
+      "(x - a) * b",         "ties", "exp(x - a) * b", "x - a - b", "softmax gradient",
+      "log_softmax gradient"};
+  const KernelScope scope(kNames[static_cast<std::size_t>(op)], out.type(),
+                          {&out, &x, &with, &a, &b});
+  kernels().spread(op, out, x, with, a, b);
+}
+
+void softmax(bool log, const Tensor& out, const Tensor& x, int axis) {
+  const KernelScope scope(log ? "log_softmax" : "softmax", out.type(), {&out, &x});
+  kernels().softmax(log, out, x, axis);
+}
+
+void softmax_gradient(bool log, const Tensor& out, const Tensor& y, const Tensor& g, int axis) {
+  const KernelScope scope(log ? "log_softmax gradient" : "softmax gradient", out.type(),
+                          {&out, &y, &g});
+  kernels().softmax_gradient(log, out, y, g, axis);
 }
 
 void arg_extreme(bool largest, const Tensor& out, const Tensor& x, int axis) {
@@ -186,6 +208,9 @@ constexpr Backend kRecordingBackend = {
     .download = &download,
     .fill = &fill,
     .reduce = &reduce,
+    .spread = &spread,
+    .softmax = &softmax,
+    .softmax_gradient = &softmax_gradient,
     .arg_extreme = &arg_extreme,
     .cumsum = &cumsum,
     .matmul = &matmul,

@@ -54,8 +54,18 @@ struct Backend {
   void (*upload)(const Tensor& to, const void* from, std::size_t bytes);
   void (*download)(void* to, const Tensor& from, std::size_t bytes);
   void (*fill)(const Tensor& to, Number value);
-  /// Over the axes of size 1 in out; in out's type.
-  void (*reduce)(table::Reduction reduction, const Tensor& out, const Tensor& x);
+  /// Over the axes of size 1 in out; in out's type. `with` is dense and has the type that out is
+  /// computed in: of out's shape, for Products of x's (then both are dense), or undefined.
+  void (*reduce)(table::Reduction reduction, const Tensor& out, const Tensor& x,
+                 const Tensor& with);
+  /// Of dense tensors in Float32 or Float64: x, and for gradients `with`, of out's shape; a and b
+  /// of one shape that broadcasts to it.
+  void (*spread)(table::Spread op, const Tensor& out, const Tensor& x, const Tensor& with,
+                 const Tensor& a, const Tensor& b);
+  /// softmax or log_softmax along `axis`, computed at least in Float32, and its gradient out of the
+  /// result y and the incoming one.
+  void (*softmax)(bool log, const Tensor& out, const Tensor& x, int axis);
+  void (*softmax_gradient)(bool log, const Tensor& out, const Tensor& y, const Tensor& g, int axis);
   /// Positions of the extremes along `axis` into Int64.
   void (*arg_extreme)(bool largest, const Tensor& out, const Tensor& x, int axis);
   void (*cumsum)(const Tensor& out, const Tensor& x, int axis);
