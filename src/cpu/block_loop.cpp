@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstring>
 
 namespace lmp::cpu {
 
@@ -58,7 +59,7 @@ class BlockLoop {
     }
     if (!worth_streaming(bytes)) return;
     for (int i = 0; i < count; ++i) {
-      streams_[i] = operands[i].output && operands[i].native() && stride_[i] == 1 &&
+      streams_[i] = operands[i].output && !operands[i].accumulate && stride_[i] == 1 &&
                     (dense_[i] || row_ >= kLongRow);
       for (int j = 0; j < count; ++j)
         streams_[i] = streams_[i] && (j == i || operands[j].data != operands[i].data);
@@ -99,7 +100,9 @@ class BlockLoop {
   };
 
   void call(void* const* pointers, std::int64_t n) const {
-    kernel_(context_, pointers, static_cast<std::size_t>(n));
+    if (kernel_ != nullptr) return kernel_(context_, pointers, static_cast<std::size_t>(n));
+    std::memcpy(pointers[0], pointers[1],
+                static_cast<std::size_t>(n) * tensor::size_of(operands_[0].compute));
   }
 
   void load(int i, void* to, const std::byte* from, std::int64_t stride, std::int64_t n) const {
@@ -130,6 +133,10 @@ class BlockLoop {
              const Ahead& ahead) const {
     const BlockOperand& o = operands_[i];
     if (streams_[i]) {
+      if (!o.native()) {
+        k_.store[static_cast<int>(o.type)](buffers.old(), 1, from, static_cast<std::size_t>(n));
+        from = buffers.old();
+      }
       k_.stream(at, from, static_cast<std::size_t>(n * o.size()), ahead.at, ahead.count);
       return;
     }
@@ -162,8 +169,32 @@ class BlockLoop {
     });
   }
 
+  // The identity, from neighbours `stride` apart to a row of the output, with as few copies as
+  // casts and strides allow.
+  void copy_piece(std::byte* to, std::byte* from, std::int64_t stride, std::int64_t n,
+                  const Buffers& buffers, const Ahead& ahead) const {
+    const bool direct = operands_[0].native() && stride_[0] == 1 && !streams_[0];
+    if (constant_[1]) {
+      from = buffers.of(1);
+    } else if (!operands_[1].native() || stride != 1) {
+      std::byte* const loaded = direct ? to : buffers.of(1);
+      load(1, loaded, from, stride, n);
+      if (direct) return;
+      from = loaded;
+    }
+    if (direct)
+      std::memcpy(to, from, static_cast<std::size_t>(n * operands_[0].size()));
+    else
+      flush(0, to, from, n, buffers, ahead);
+  }
+
   // n neighbours along the innermost axis, the operands beginning at the bytes in `at`.
   void piece(std::byte* const* at, std::int64_t n, const Buffers& buffers) const {
+    if (kernel_ == nullptr) {
+      Ahead ahead;
+      if (stride_[1] == 1) ahead.at[ahead.count++] = at[1] + n * operands_[1].size();
+      return copy_piece(at[0], at[1], stride_[1], n, buffers, ahead);
+    }
     void* pointers[kMaxOperands];
     for (int i = 0; i < count_; ++i) pointers[i] = fetch(i, at[i], n, buffers);
     call(pointers, n);
@@ -331,6 +362,12 @@ class BlockLoop {
           space += panel_bytes;
           k_.transpose[__builtin_ctzll(static_cast<unsigned long long>(size))](
               panel[i], pitch, corner[i], stride_[i], high, n);
+        }
+        if (kernel_ == nullptr) {
+          for (std::int64_t r = 0; r < high; ++r)
+            copy_piece(corner[0] + r * loop_.strides[0][axis] * operands_[0].size(),
+                       panel[1] + r * pitch * operands_[1].size(), 1, n, buffers, Ahead());
+          continue;
         }
         for (std::int64_t r = 0; r < high; ++r) {
           std::byte* at[kMaxOperands];

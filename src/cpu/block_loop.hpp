@@ -33,6 +33,7 @@ struct BlockOperand {
 /// the caches.
 bool worth_streaming(std::int64_t bytes) noexcept;
 
+/// Null is the identity, from the second operand to the first.
 using BlockKernel = void (*)(void* context, void* const* pointers, std::size_t n);
 void run_blocks(const tensor::detail::Iteration& loop, const BlockOperand* operands, int count,
                 std::int64_t chunk, BlockKernel kernel, void* context);

@@ -247,23 +247,27 @@ void copy(const Tensor& to, const Tensor& from) {
   if (to.is_contiguous() && from.is_contiguous() && to.type() == from.type()) {
     auto* out = static_cast<std::byte*>(to.data());
     const auto* in = static_cast<const std::byte*>(from.data());
-    tensor::detail::parallel_for(numel, kChunk * 8 / size,
-                                 [&](std::int64_t begin, std::int64_t end) {
-                                   std::memcpy(out + begin * size, in + begin * size,
-                                               static_cast<std::size_t>((end - begin) * size));
-                                 });
+    const bool streams = out != in && worth_streaming(2 * numel * size);
+    tensor::detail::parallel_for(
+        numel, kChunk * 8 / size, [&](std::int64_t begin, std::int64_t end) {
+          const auto bytes = static_cast<std::size_t>((end - begin) * size);
+          if (!streams) {
+            std::memcpy(out + begin * size, in + begin * size, bytes);
+            return;
+          }
+          kernels().stream(out + begin * size, in + begin * size, bytes, nullptr, 0);
+          kernels().stream_fence();
+        });
     return;
   }
-  // The kernel is the identity: casting and striding happen as blocks are loaded and stored.
+  // Casting and striding happen as blocks are loaded and stored.
   const DataType compute = compute_type(to.type());
   const IntList strides[2] = {to.strides(), from.strides()};
   const BlockOperand operands[2] = {
       {static_cast<std::byte*>(to.data()), to.type(), compute, true, false},
       {static_cast<std::byte*>(from.data()), from.type(), compute, false, false},
   };
-  const std::size_t bytes = tensor::size_of(compute);
-  block_loop(Iteration(to.shape(), strides, true), operands, 2, kChunk,
-             [&](void* const* p, std::size_t n) { std::memcpy(p[0], p[1], n * bytes); });
+  run_blocks(Iteration(to.shape(), strides, true), operands, 2, kChunk, nullptr, nullptr);
 }
 
 void fill(const Tensor& to, Number value) {
@@ -275,9 +279,7 @@ void fill(const Tensor& to, Number value) {
       {static_cast<std::byte*>(to.data()), to.type(), compute, true, false},
       {constant.bytes, compute, compute, false, false},
   };
-  const std::size_t bytes = tensor::size_of(compute);
-  block_loop(Iteration(to.shape(), strides, true), operands, 2, kChunk,
-             [&](void* const* p, std::size_t n) { std::memcpy(p[0], p[1], n * bytes); });
+  run_blocks(Iteration(to.shape(), strides, true), operands, 2, kChunk, nullptr, nullptr);
 }
 
 }  // namespace lmp::cpu
