@@ -19,6 +19,7 @@ namespace {
       isa::fill_pointwise(k);         \
       isa::fill_movement(k);          \
       isa::fill_random(k);            \
+      isa::fill_composites(k);        \
       k.gemm = &isa::gemm;            \
       return k;                       \
     }();                              \
