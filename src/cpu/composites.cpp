@@ -38,8 +38,8 @@ class Elements {
   /// The same with n elements there.
   void* read(std::int64_t begin, std::int64_t n, void* scratch) const {
     if (!native())
-      kernels().load[static_cast<int>(type_)][compute_index(type_)](
-          scratch, data_ + begin * size_, 1, static_cast<std::size_t>(n));
+      kernels().load[static_cast<int>(type_)][compute_index(type_)](scratch, data_ + begin * size_,
+                                                                    1, static_cast<std::size_t>(n));
     return at(begin, scratch);
   }
   void write(std::int64_t begin, std::int64_t n, const void* from) const {
@@ -272,28 +272,27 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
   const auto part_of = [&](const Elements& to, const Scratch& scratch, std::int64_t part) {
     return to.defined() ? offset(scratch.data(), part * sums) : nullptr;
   };
-  parallel_for(
-      parts, std::max<std::int64_t>(1, rows_of_task(columns, 8) / kPart),
-      [&](std::int64_t first, std::int64_t last) {
-        const std::int64_t most = kPart * columns;
-        const Scratch x_scratch(from.scratch(most)), g_scratch(gradient.scratch(most));
-        const Scratch made(to_x.scratch(most));
-        for (std::int64_t part = first; part < last; ++part) {
-          const std::int64_t begin = part * kPart, count = std::min(kPart, rows - begin);
-          const std::int64_t at = begin * columns, n = count * columns;
-          NormalizeArgs args = all;
-          args.rows = static_cast<std::size_t>(count);
-          args.stats = offset(stats.data(), 2 * begin * wide);
-          args.x = from.read(at, n, x_scratch.data());
-          void* const pw = part_of(to_w, w_parts, part);
-          void* const pb = part_of(to_b, b_parts, part);
-          for (void* p : {pw, pb})
-            if (p) std::memset(p, 0, static_cast<std::size_t>(sums));
-          void* const target = to_x.defined() ? to_x.at(at, made.data()) : nullptr;
-          fn(target, pw, pb, gradient.read(at, n, g_scratch.data()), args);
-          if (target) to_x.write(at, n, target);
-        }
-      });
+  parallel_for(parts, std::max<std::int64_t>(1, rows_of_task(columns, 8) / kPart),
+               [&](std::int64_t first, std::int64_t last) {
+                 const std::int64_t most = kPart * columns;
+                 const Scratch x_scratch(from.scratch(most)), g_scratch(gradient.scratch(most));
+                 const Scratch made(to_x.scratch(most));
+                 for (std::int64_t part = first; part < last; ++part) {
+                   const std::int64_t begin = part * kPart, count = std::min(kPart, rows - begin);
+                   const std::int64_t at = begin * columns, n = count * columns;
+                   NormalizeArgs args = all;
+                   args.rows = static_cast<std::size_t>(count);
+                   args.stats = offset(stats.data(), 2 * begin * wide);
+                   args.x = from.read(at, n, x_scratch.data());
+                   void* const pw = part_of(to_w, w_parts, part);
+                   void* const pb = part_of(to_b, b_parts, part);
+                   for (void* p : {pw, pb})
+                     if (p) std::memset(p, 0, static_cast<std::size_t>(sums));
+                   void* const target = to_x.defined() ? to_x.at(at, made.data()) : nullptr;
+                   fn(target, pw, pb, gradient.read(at, n, g_scratch.data()), args);
+                   if (target) to_x.write(at, n, target);
+                 }
+               });
   const ForwardFn add = kernels().forward[static_cast<int>(OpId::Add)][c];
   const auto join = [&](const Tensor& out, const Elements& to, const Scratch& scratch) {
     if (!to.defined()) return;
@@ -347,8 +346,7 @@ void for_all(const std::vector<ParameterUpdate>& updates, Run&& run) {
     for (const ParameterUpdate& u : updates) {
       if (!u.gradient.defined()) continue;
       const std::int64_t from = std::max(begin - start, std::int64_t{0});
-      const std::int64_t to =
-          std::min(end - start, static_cast<std::int64_t>(u.parameter.numel()));
+      const std::int64_t to = std::min(end - start, static_cast<std::int64_t>(u.parameter.numel()));
       start += static_cast<std::int64_t>(u.parameter.numel());
       if (from >= to) continue;
       const Elements p(u.parameter), g(u.gradient), first(u.first), second(u.second);
@@ -372,12 +370,8 @@ void for_all(const std::vector<ParameterUpdate>& updates, Run&& run) {
 void sgd_step(const std::vector<ParameterUpdate>& updates, const SgdRule& rule) {
   for_all(updates, [&](void* p, const void* g, void* momentum, void*, std::size_t n,
                        const ParameterUpdate& u) {
-    const SgdArgs args = {rule.lr,
-                          rule.momentum,
-                          u.step == 1 ? 0 : rule.dampening,
-                          rule.weight_decay,
-                          rule.nesterov,
-                          rule.maximize};
+    const SgdArgs args = {rule.lr,           rule.momentum, u.step == 1 ? 0 : rule.dampening,
+                          rule.weight_decay, rule.nesterov, rule.maximize};
     kernels_of(u.parameter.type()).sgd(p, g, rule.momentum != 0 ? momentum : nullptr, args, n);
   });
 }

@@ -131,11 +131,11 @@ struct Kernels {
   GemmFn gemm;
 };
 
-#define LMP_DECLARE_ISA(isa)             \
-  namespace isa {                        \
-  void fill_pointwise(Kernels& kernels); \
-  void fill_movement(Kernels& kernels);  \
-  void fill_random(Kernels& kernels);    \
+#define LMP_DECLARE_ISA(isa)              \
+  namespace isa {                         \
+  void fill_pointwise(Kernels& kernels);  \
+  void fill_movement(Kernels& kernels);   \
+  void fill_random(Kernels& kernels);     \
   void fill_composites(Kernels& kernels); \
   }
 LMP_DECLARE_ISA(baseline)

@@ -41,8 +41,8 @@ void run(const char* op, const std::vector<ParameterUpdate>& updates, int states
     if (!is_floating(u.parameter.type()))
       throw TypeError(concat(op, ": a parameter is ", u.parameter.type(), ", not floating"));
     check_goes_with(op, "the gradient", u.gradient, u.parameter, u.parameter.type());
-    if (states > 0) check_state(op, states > 1 ? "the first moment" : "the momentum", u.first,
-                                u.parameter);
+    if (states > 0)
+      check_state(op, states > 1 ? "the first moment" : "the momentum", u.first, u.parameter);
     if (states > 1) check_state(op, "the second moment", u.second, u.parameter);
     if (detail::has_internal_overlap(u.parameter))
       throw ValueError(concat(op, ": a parameter of shape ", u.parameter.shape(),

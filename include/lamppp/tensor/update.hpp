@@ -7,7 +7,7 @@
 
 namespace lmp::tensor {
 
-/// One parameter in a step of an optimiser. All tensors have the parameter's shape.
+/// One parameter in a step of an optimiser, where it is listed once. All tensors have its shape.
 struct ParameterUpdate {
   /// Float32, Float64 or a half; written in place.
   Tensor parameter;
@@ -33,13 +33,13 @@ struct SgdRule {
 
 /// What adam_step does.
 struct AdamRule {
-  double lr = 0.001;             ///< learning rate
-  double beta1 = 0.9;            ///< of the first moment
-  double beta2 = 0.999;          ///< of the second moment
-  double eps = 1e-8;             ///< added to the root of the second moment
-  double weight_decay = 0;       ///< times p, added to g
-  double decoupled_decay = 0;    ///< p shrinks by lr times this in front of the step
-  bool maximize = false;         ///< goes uphill
+  double lr = 0.001;           ///< learning rate
+  double beta1 = 0.9;          ///< of the first moment
+  double beta2 = 0.999;        ///< of the second moment
+  double eps = 1e-8;           ///< added to the root of the second moment
+  double weight_decay = 0;     ///< times p, added to g
+  double decoupled_decay = 0;  ///< p shrinks by lr times this in front of the step
+  bool maximize = false;       ///< goes uphill
 };
 
 inline namespace ops {

@@ -183,10 +183,9 @@ void normalize_backward(void* gx, void* gw, void* gb, const void* gradient,
     const T scale = static_cast<const T*>(a.stats)[2 * r + 1];
     if (gx) {
       T* const o = static_cast<T*>(gx) + r * n;
-      const T along = sum_of<T>(
-                          [=](std::size_t i) { return g[i] * w[i] * ((x[i] - mean) * scale); }, 0,
-                          n) /
-                      count;
+      const T along =
+          sum_of<T>([=](std::size_t i) { return g[i] * w[i] * ((x[i] - mean) * scale); }, 0, n) /
+          count;
       T shift{};
       if constexpr (kCentered)
         shift = sum_of<T>([=](std::size_t i) { return g[i] * w[i]; }, 0, n) / count;
@@ -223,6 +222,12 @@ void drop(void* out, const void* in, const std::uint32_t* words, double keep, st
 
 // ---- Steps of optimisers ----
 
+// The gradient of what goes down. A decay of 0 leaves out a parameter that may be infinite.
+template <class T>
+[[gnu::always_inline]] inline T downhill(T g, T p, T sign, T decay) {
+  return decay != 0 ? sign * g + decay * p : sign * g;
+}
+
 template <class T>
 void sgd(void* parameter, const void* gradient, void* momentum, const SgdArgs& a, std::size_t n) {
   auto* p = static_cast<T*>(parameter);
@@ -233,12 +238,12 @@ void sgd(void* parameter, const void* gradient, void* momentum, const SgdArgs& a
   const T mu = static_cast<T>(a.momentum), taken = static_cast<T>(1 - a.dampening);
   if (!m) {
     LMP_VECTORIZE
-    for (std::size_t i = 0; i < n; ++i) p[i] -= lr * (sign * g[i] + decay * p[i]);
+    for (std::size_t i = 0; i < n; ++i) p[i] -= lr * downhill(g[i], p[i], sign, decay);
     return;
   }
   LMP_VECTORIZE
   for (std::size_t i = 0; i < n; ++i) {
-    const T d = sign * g[i] + decay * p[i];
+    const T d = downhill(g[i], p[i], sign, decay);
     const T moved = mu * m[i] + taken * d;
     m[i] = moved;
     p[i] -= lr * (a.nesterov ? d + mu * moved : moved);
@@ -259,7 +264,7 @@ void adam(void* parameter, const void* gradient, void* first, void* second, cons
   const T rate = static_cast<T>(a.rate), root = static_cast<T>(a.root);
   LMP_VECTORIZE
   for (std::size_t i = 0; i < n; ++i) {
-    const T d = sign * g[i] + decay * p[i];
+    const T d = downhill(g[i], p[i], sign, decay);
     const T mean = m[i] + b1 * (d - m[i]);
     const T square = b2 * v[i] + b2_rest * (d * d);
     m[i] = mean;
