@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "autograd_support.hpp"
+#include "ops/composites.hpp"
 #include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"
 #include "ops/structured.hpp"
@@ -119,8 +120,8 @@ inline std::vector<PointwiseCase> differentiable_cases() {
 
 struct StructuredCase {
   std::string function;
-  /// The structs of structured.hpp and linalg.hpp that it exercises, forward or as another's
-  /// gradient.
+  /// The structs of structured.hpp, linalg.hpp and composites.hpp that it exercises, forward or as
+  /// another's gradient.
   std::vector<std::string> structs;
   std::vector<Shape> shapes;
   Function call;
@@ -238,6 +239,33 @@ inline std::vector<StructuredCase> structured_cases() {
   contraction("i,j->ij", {{2}, {3}});
   contraction("...ij,...jk->...ik", {{2, 2, 2}, {2, 2}});
   contraction("ij,ij->i", {{2, 3}, {2, 3}});
+
+  const auto affine = [&](std::vector<Shape> shapes, Activation activation) {
+    add("linear", {"Linear"}, std::move(shapes), [activation](const Inputs& in) {
+      return linear(in[0], in[1], in.size() > 2 ? in[2] : Variable(), activation);
+    });
+  };
+  for (const Activation activation :
+       {Activation::None, Activation::Relu, Activation::Gelu, Activation::GeluTanh,
+        Activation::Silu, Activation::Sigmoid, Activation::Tanh})
+    affine({{2, 3}, {4, 3}, {4}}, activation);
+  affine({{3}, {2, 3}, {2}}, Activation::Tanh);
+  affine({{2, 3}, {2, 3}}, Activation::Sigmoid);
+  affine({{2, 2, 3}, {2, 3}}, Activation::None);
+
+  // Losses.
+  const auto loss = [&](const Shape& shape, const Tensor& labels,
+                        const CrossEntropyOptions& options) {
+    add("cross_entropy", {"CrossEntropy"}, {shape},
+        [labels, options](const Inputs& in) { return cross_entropy(in[0], labels, options); });
+  };
+  for (const LossReduction reduction :
+       {LossReduction::Mean, LossReduction::Sum, LossReduction::None}) {
+    loss({4, 3}, indices({2, -100, 0, 2}, {4}), {.reduction = reduction});
+    loss({2, 2, 3}, indices({1, 2, 1, 0}, {2, 2}),
+         {.reduction = reduction, .ignore_index = 2, .label_smoothing = 0.2});
+    loss({3}, indices({1}, {}), {.reduction = reduction});
+  }
 
   // Linear algebra, of matrices whose diagonal dominates; halves are not taken.
   const auto wide = [](const Variable& x) {

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "lamppp/tensor/ops.hpp"
+#include "ops/composites.hpp"
 #include "ops/einsum.hpp"
 #include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"

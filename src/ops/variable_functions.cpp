@@ -2,6 +2,7 @@
 #include <cstdlib>
 
 #include "lamppp/autograd/ops.hpp"
+#include "ops/composites.hpp"
 #include "ops/einsum.hpp"
 #include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"
