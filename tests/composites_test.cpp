@@ -261,6 +261,113 @@ TEST(CrossEntropy, LanesOfLabels) {
     EXPECT_NEAR(all[i].item(), cross_entropy(x[i], labels[i]).item(), 1e-6);
 }
 
+Variable normal(const Variable& x, bool centered, double eps) {
+  const Variable d = centered ? x - mean(x, -1) : x;
+  return d / sqrt(mean(d * d, -1) + eps);
+}
+
+TEST(Normalize, IsItsDefinition) {
+  for (const Shape& shape :
+       {Shape{5, 3}, Shape{3}, Shape{2, 3, 4}, Shape{4, 1}, Shape{150, 33}, Shape{3, 5000}}) {
+    const Shape row{shape.back()};
+    check(
+        "layer_norm", {shape, row, row},
+        [](const Inputs& in) { return layer_norm(in[0], in[1], in[2], 0.1); },
+        [](const Inputs& in) { return normal(in[0], true, 0.1) * in[1] + in[2]; });
+    check(
+        "layer_norm without bias", {shape, row},
+        [](const Inputs& in) { return layer_norm(in[0], in[1], Variable(), 0.1); },
+        [](const Inputs& in) { return normal(in[0], true, 0.1) * in[1]; });
+    check(
+        "rms_norm", {shape, row}, [](const Inputs& in) { return rms_norm(in[0], in[1], 0.1); },
+        [](const Inputs& in) { return normal(in[0], false, 0.1) * in[1]; });
+  }
+}
+
+TEST(Normalize, Empty) {
+  for (const Shape& shape : {Shape{0, 3}, Shape{2, 0}}) {
+    const Variable x(lmp::ones(shape), true), w(lmp::ones({shape.back()}), true);
+    const Variable b(lmp::ones({shape.back()}), true);
+    sum(layer_norm(x, w, b)).backward();
+    EXPECT_TRUE(array_equal(w.grad(), lmp::zeros(w.shape())));
+    EXPECT_TRUE(array_equal(b.grad(), lmp::zeros(w.shape())));
+    EXPECT_EQ(x.grad().shape(), shape);
+  }
+}
+
+// The mean is subtracted before it is squared.
+TEST(Normalize, FarFromZero) {
+  const Tensor x = lmp::randn(0, 1, {4, 1000}), one = lmp::ones({1000});
+  expect_near(layer_norm(x + 4096, one), layer_norm(x, one), 5e-3, "shifted");
+}
+
+TEST(Normalize, Errors) {
+  const Tensor x = lmp::ones({2, 3}), w = lmp::ones({3});
+  EXPECT_THROW(layer_norm(x, lmp::ones({2})), ShapeError);
+  EXPECT_THROW(layer_norm(x, lmp::ones({1, 3})), ShapeError);
+  EXPECT_THROW(layer_norm(x, w, lmp::ones({2})), ShapeError);
+  EXPECT_THROW(rms_norm(lmp::ones({}), w), ShapeError);
+  EXPECT_THROW(rms_norm(x.astype(DataType::Int64), w.astype(DataType::Int64)), TypeError);
+  EXPECT_THROW(rms_norm(x, Tensor()), Error);
+}
+
+TEST(Dropout, DropsWhatRandSaysAndScales) {
+  for (const DataType type : kFloats) {
+    for (const Shape& shape : {Shape{5, 7}, Shape{40000}, Shape{}, Shape{0, 3}}) {
+      const Variable x(lmp::randn(0, 1, shape).astype(type), true);
+      lmp::manual_seed(3);
+      const Tensor kept = lmp::rand(shape) < 0.7;
+      const Tensor next = lmp::rand({1});
+      lmp::manual_seed(3);
+      const Variable y = dropout(x, 0.3);
+      EXPECT_TRUE(array_equal(lmp::rand({1}), next));
+      const Tensor scale = kept.astype(DataType::Float64) / 0.7;
+      expect_near(y.data(), x.data().astype(DataType::Float64) * scale, tolerance(type), "value");
+      y.backward(lmp::ones(shape, y.device(), type));
+      expect_near(x.grad(), scale, tolerance(type), "gradient");
+      lmp::manual_seed(3);
+      EXPECT_TRUE(array_equal(dropout(x.data(), 0.3), y));
+    }
+  }
+}
+
+TEST(Dropout, NothingAndEverything) {
+  const Tensor x({1.0f, INFINITY}, {2});
+  const Generator before = lmp::default_generator();
+  EXPECT_TRUE(dropout(x, 0.5, false).shares_storage(x));
+  EXPECT_TRUE(dropout(x, 0).shares_storage(x));
+  EXPECT_EQ(lmp::default_generator().offset(), before.offset());
+  EXPECT_TRUE(array_equal(dropout(x, 1), lmp::zeros({2})));
+  EXPECT_THROW(dropout(x, -0.1), ValueError);
+  EXPECT_THROW(dropout(x, NAN), ValueError);
+  EXPECT_THROW(dropout(indices({1}, {1}), 0.5), TypeError);
+}
+
+// As what rand() draws inside vmap, the elements left out are the same in each lane.
+TEST(Dropout, LanesDropTheSame) {
+  const Variable x(lmp::ones({3, 40}), true);
+  lmp::manual_seed(5);
+  const Variable all = vmap([](const Variable& v) { return dropout(v, 0.5); })(x);
+  lmp::manual_seed(5);
+  const Tensor one = dropout(x.data()[0], 0.5);
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(array_equal(all.data()[i], one));
+}
+
+TEST(Embedding, ReadsRows) {
+  const Variable weight(lmp::randn(0, 1, {5, 3}), true);
+  for (const Tensor& at : {indices({4, 0, 4, 1, 1, -1}, {2, 3}), indices({2}, {}),
+                           indices({}, {0, 2}), indices({3, 1}, {2})}) {
+    const Variable y = embedding(weight, at.astype(DataType::Int32));
+    EXPECT_TRUE(array_equal(y, weight.data()[at]));
+  }
+  const Variable y = embedding(weight, indices({4, 0, 4, 1}, {2, 2}));
+  sum(y).backward();
+  EXPECT_TRUE(array_equal(sum(weight.grad(), 1, false), Tensor({3, 3, 0, 0, 6}, {5})));
+  EXPECT_THROW(embedding(weight, indices({5}, {1})), IndexError);
+  EXPECT_THROW(embedding(weight, lmp::ones({1})), TypeError);
+  EXPECT_THROW(embedding(select(weight, 0, 0), indices({0}, {1})), ShapeError);
+}
+
 // The values and gradients of `f` on this many threads.
 Tensor on_threads(int threads, const Function& f, const std::vector<Shape>& shapes) {
   lmp::set_num_threads(threads);
@@ -289,6 +396,13 @@ TEST(Composites, SameBitsOnAnyNumberOfThreads) {
   const Tensor labels = lmp::randint(generator, 0, 300, {700});
   check_threads({{700, 300}}, [&](const Inputs& in) {
     return cross_entropy(in[0], labels, {.label_smoothing = 0.1});
+  });
+  check_threads({{700, 300}, {300}, {300}},
+                [](const Inputs& in) { return layer_norm(in[0], in[1], in[2]); });
+  check_threads({{700, 300}, {300}}, [](const Inputs& in) { return rms_norm(in[0], in[1]); });
+  check_threads({{300000}}, [](const Inputs& in) {
+    const tensor::detail::RandomScope same(Generator(3));
+    return dropout(in[0], 0.2);
   });
 }
 

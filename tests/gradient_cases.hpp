@@ -9,6 +9,7 @@
 #include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"
 #include "ops/structured.hpp"
+#include "tensor/random_scope.hpp"
 
 /// Every differentiable op as a function of Float64 inputs: the pointwise ones from the op table,
 /// the others from a list that a test checks against the sources. The sweeps run over them.
@@ -266,6 +267,23 @@ inline std::vector<StructuredCase> structured_cases() {
          {.reduction = reduction, .ignore_index = 2, .label_smoothing = 0.2});
     loss({3}, indices({1}, {}), {.reduction = reduction});
   }
+
+  // Layers.
+  for (const Shape& shape : {Shape{3, 4}, Shape{4}, Shape{2, 2, 4}}) {
+    add("layer_norm", {"Normalize"}, {shape, {4}, {4}},
+        [](const Inputs& in) { return layer_norm(in[0], in[1], in[2], 0.1); });
+    add("rms_norm", {"Normalize"}, {shape, {4}},
+        [](const Inputs& in) { return rms_norm(in[0], in[1], 0.1); });
+  }
+  add("layer_norm", {"Normalize"}, {{2, 3}, {3}},
+      [](const Inputs& in) { return layer_norm(in[0], in[1], Variable(), 0.2); });
+  unary("dropout", "Dropout", {3, 4}, [](V x) {
+    const tensor::detail::RandomScope same(Generator(7));
+    return dropout(x, 0.3);
+  });
+  unary("embedding", "IndexSelect", {4, 2}, [](V x) {
+    return embedding(x, indices({1, 0, 3, 1}, {2, 2}));
+  });
 
   // Linear algebra, of matrices whose diagonal dominates; halves are not taken.
   const auto wide = [](const Variable& x) {

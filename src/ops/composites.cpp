@@ -157,4 +157,53 @@ Variable CrossEntropy::batch(std::span<const Mapped> in, std::int64_t lanes) con
   return total(losses) / total(astype(ne(labels, options.ignore_index), x.type()));
 }
 
+// ---- Normalisation ----
+
+Tensor Normalize::forward(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  stats = allocate(Shape{rows_of(x), 2}, stats_type(x.type()), x.device());
+  Tensor out = allocate(x.shape(), x.type(), x.device());
+  backend(x.device())
+      .normalize(centered, out, stats, x.contiguous(), weight.contiguous(),
+                 bias.defined() ? bias.contiguous() : bias, eps);
+  return out;
+}
+
+void Normalize::fused_gradients(const Saves<Tensor>& s, const Tensor& g) const {
+  Tensor out[3];
+  const int count = s.pass.node().num_edges();
+  for (int i = 0; i < count; ++i)
+    if (s.pass.wants(i)) out[i] = allocate(s.pass.shape(i), g.type(), g.device());
+  backend(g.device())
+      .normalize_backward(centered, out[0], out[1], out[2], g.contiguous(), stats,
+                          s.input(0).contiguous(), s.input(1).contiguous());
+  for (int i = 0; i < count; ++i)
+    if (out[i].defined()) s.pass.add(i, std::move(out[i]));
+}
+
+Variable Normalize::batch(std::span<const Mapped> in, std::int64_t) const {
+  const bool biased = in.size() > 2;
+  if (!in[1].mapped && !(biased && in[2].mapped))  // the lanes of x are so many more rows
+    return biased ? apply(*this, in[0].value, in[1].value, in[2].value)
+                  : apply(*this, in[0].value, in[1].value);
+  const int rank = own_rank(in[0]);
+  const Variable y = normal(in[0].value) * autograd::with_rank(in[1], rank);
+  return biased ? y + autograd::with_rank(in[2], rank) : y;
+}
+
+// ---- Dropout ----
+
+Tensor Dropout::forward(const Tensor& x) const {
+  Tensor out = allocate(x.shape(), x.type(), x.device());
+  backend(x.device()).dropout(out, x.contiguous(), keep, seed, offset);
+  return out;
+}
+
+Variable Dropout::batch(std::span<const Mapped> in, std::int64_t) const {
+  const Variable& x = in[0].value;
+  IntList own;
+  for (int d = 1; d < x.ndim(); ++d) own.push_back(x.shape().dim(d));
+  const Tensor kept = forward(tensor::ones(Shape(own), x.device(), x.type()));
+  return where(Variable(tensor::ops::ne(kept, 0)), x * (1 / keep), 0);
+}
+
 }  // namespace lmp::table

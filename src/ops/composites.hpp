@@ -134,4 +134,75 @@ struct CrossEntropy {
   }
 };
 
+/// Rows of weight's size as x / sqrt(mean(x^2) + eps) * weight, with the mean of x subtracted
+/// first where `centered`, and with a bias or not.
+struct Normalize {
+  static constexpr unsigned saves = 1 | 2;
+  const char* name;
+  bool centered;
+  double eps;
+  Tensor stats = {};  // a note
+
+  Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& bias = Tensor());
+  template <class V>
+  void vjp(const Saves<V>& s, const V& g) const {
+    if constexpr (std::is_same_v<V, Tensor>) {
+      if (stats.defined()) return fused_gradients(s, g);
+    }
+    const V x = s.input(0);
+    if (s.pass.wants(0)) s.pass.add(0, project(x, g * s.input(1)));
+    if (s.pass.wants(1)) s.pass.add(1, g * normal(x));
+    if (s.pass.node().num_edges() > 2) s.pass.add(2, g);
+  }
+  Variable jvp(Variables x, const Variable&, Variables t) const {
+    Variable sum;
+    const auto add = [&](const Variable& term) { sum = sum.defined() ? sum + term : term; };
+    if (t[0].defined()) add(project(x[0], t[0]) * x[1]);
+    if (t[1].defined()) add(normal(x[0]) * t[1]);
+    if (t.size() > 2 && t[2].defined()) add(t[2]);
+    return sum;
+  }
+  Variable batch(std::span<const Mapped> in, std::int64_t lanes) const;
+
+ private:
+  void fused_gradients(const Saves<Tensor>& s, const Tensor& g) const;
+  template <class V>
+  V shifted(const V& x) const {
+    return centered ? x - mean(x, -1) : x;
+  }
+  template <class V>
+  V scale(const V& shifted) const {
+    return 1 / sqrt(mean(square(shifted), -1) + eps);
+  }
+  /// What is multiplied by the weight.
+  template <class V>
+  V normal(const V& x) const {
+    const V d = shifted(x);
+    return d * scale(d);
+  }
+  /// The Jacobian of normal(x) times t; it is its own transpose.
+  template <class V>
+  V project(const V& x, const V& t) const {
+    const V d = shifted(x), by = scale(d), n = d * by;
+    return by * (shifted(t) - n * mean(n * t, -1));
+  }
+};
+
+/// x with the elements where the stream says so left out. The stream is told by where it starts, so
+/// the same op drops the same elements of a gradient or tangent; lanes of vmap drop the same, as
+/// what is drawn inside is one for all.
+struct Dropout {
+  static constexpr unsigned saves = 0;
+  static constexpr Tangent tangent = kLinear;
+  static constexpr const char* name = "dropout";
+  double keep;
+  std::uint64_t seed, offset;
+  Tensor forward(const Tensor& x) const;
+  template <class V>
+  void vjp(const Saves<V>& s, const V& g) const {
+    s.pass.add(0, apply(*this, g));
+  }
+  Variable batch(std::span<const Mapped> in, std::int64_t lanes) const;
+};
+
 }  // namespace lmp::table

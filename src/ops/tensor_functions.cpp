@@ -11,6 +11,7 @@
 #include "tensor/access.hpp"
 #include "tensor/backend.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/random_scope.hpp"
 
 namespace lmp::table {
 

@@ -100,7 +100,8 @@ struct Backend {
   void (*normalize_backward)(bool centered, const Tensor& gx, const Tensor& gw, const Tensor& gb,
                              const Tensor& g, const Tensor& stats, const Tensor& x,
                              const Tensor& weight);
-  /// out = x / keep where number i of the stream, as rand() draws it, is below keep, else 0.
+  /// out = x / keep where number i of the stream, as rand() draws it in Float32, is below keep,
+  /// else 0.
   void (*dropout)(const Tensor& out, const Tensor& x, double keep, std::uint64_t seed,
                   std::uint64_t offset);
   void (*sgd_step)(const std::vector<ParameterUpdate>& updates, const SgdRule& rule);
