@@ -31,10 +31,6 @@ Variable random_leaf(Generator& g, const Shape& shape) {
   return Variable(testing::uniform(g, shape), true);
 }
 
-Variable dropout(const Variable& x, double p) {
-  return x * Variable(lmp::rand(x.shape(), DeviceType::CPU, x.type()) >= p) / (1 - p);
-}
-
 // The bits of the gradients of sum(f()) at `inputs`.
 template <class F>
 std::vector<Values> gradients(const Variables& inputs, F&& f) {

@@ -318,7 +318,8 @@ TEST(StructuredGradients, NoOpIsMissing) {
   }
   // A struct with a gradient.
   const std::set<std::string> declared =
-      matches(source("src/ops/structured.hpp") + source("src/ops/linalg.hpp"),
+      matches(source("src/ops/structured.hpp") + source("src/ops/linalg.hpp") +
+                  source("src/ops/composites.hpp"),
               std::regex(R"(\nstruct (\w+) \{\n  static constexpr unsigned saves)"));
   EXPECT_GT(declared.size(), 15u);
   const std::set<std::string> no_gradient = {"ArgExtreme", "ArgSort", "OneHot"};

@@ -5,9 +5,11 @@
 #include <vector>
 
 #include "autograd_support.hpp"
+#include "ops/composites.hpp"
 #include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"
 #include "ops/structured.hpp"
+#include "tensor/random_scope.hpp"
 
 /// Every differentiable op as a function of Float64 inputs: the pointwise ones from the op table,
 /// the others from a list that a test checks against the sources. The sweeps run over them.
@@ -119,8 +121,8 @@ inline std::vector<PointwiseCase> differentiable_cases() {
 
 struct StructuredCase {
   std::string function;
-  /// The structs of structured.hpp and linalg.hpp that it exercises, forward or as another's
-  /// gradient.
+  /// The structs of structured.hpp, linalg.hpp and composites.hpp that it exercises, forward or as
+  /// another's gradient.
   std::vector<std::string> structs;
   std::vector<Shape> shapes;
   Function call;
@@ -238,6 +240,50 @@ inline std::vector<StructuredCase> structured_cases() {
   contraction("i,j->ij", {{2}, {3}});
   contraction("...ij,...jk->...ik", {{2, 2, 2}, {2, 2}});
   contraction("ij,ij->i", {{2, 3}, {2, 3}});
+
+  const auto affine = [&](std::vector<Shape> shapes, Activation activation) {
+    add("linear", {"Linear"}, std::move(shapes), [activation](const Inputs& in) {
+      return linear(in[0], in[1], in.size() > 2 ? in[2] : Variable(), activation);
+    });
+  };
+  for (const Activation activation :
+       {Activation::None, Activation::Relu, Activation::Gelu, Activation::GeluTanh,
+        Activation::Silu, Activation::Sigmoid, Activation::Tanh})
+    affine({{2, 3}, {4, 3}, {4}}, activation);
+  affine({{3}, {2, 3}, {2}}, Activation::Tanh);
+  affine({{2, 3}, {2, 3}}, Activation::Sigmoid);
+  affine({{2, 2, 3}, {2, 3}}, Activation::None);
+
+  // Losses.
+  const auto loss = [&](const Shape& shape, const Tensor& labels,
+                        const CrossEntropyOptions& options) {
+    add("cross_entropy", {"CrossEntropy"}, {shape},
+        [labels, options](const Inputs& in) { return cross_entropy(in[0], labels, options); });
+  };
+  for (const LossReduction reduction :
+       {LossReduction::Mean, LossReduction::Sum, LossReduction::None}) {
+    loss({4, 3}, indices({2, -100, 0, 2}, {4}), {.reduction = reduction});
+    loss({2, 2, 3}, indices({1, 2, 1, 0}, {2, 2}),
+         {.reduction = reduction, .ignore_index = 2, .label_smoothing = 0.2});
+    loss({3}, indices({1}, {}), {.reduction = reduction});
+  }
+
+  // Layers.
+  for (const Shape& shape : {Shape{3, 4}, Shape{4}, Shape{2, 2, 4}}) {
+    add("layer_norm", {"Normalize"}, {shape, {4}, {4}},
+        [](const Inputs& in) { return layer_norm(in[0], in[1], in[2], 0.1); });
+    add("rms_norm", {"Normalize"}, {shape, {4}},
+        [](const Inputs& in) { return rms_norm(in[0], in[1], 0.1); });
+  }
+  add("layer_norm", {"Normalize"}, {{2, 3}, {3}},
+      [](const Inputs& in) { return layer_norm(in[0], in[1], Variable(), 0.2); });
+  unary("dropout", "Dropout", {3, 4}, [](V x) {
+    const tensor::detail::RandomScope same(Generator(7));
+    return dropout(x, 0.3);
+  });
+  unary("embedding", "IndexSelect", {4, 2}, [](V x) {
+    return embedding(x, indices({1, 0, 3, 1}, {2, 2}));
+  });
 
   // Linear algebra, of matrices whose diagonal dominates; halves are not taken.
   const auto wide = [](const Variable& x) {

@@ -87,36 +87,48 @@ struct Lamppp {
 
   class Mlp {
    public:
-    Mlp(const Shape& sizes, bool, peers::Loss loss) : loss_(loss) {
+    Mlp(const Shape& sizes, bool adam, peers::Loss loss) : adam_(adam), loss_(loss) {
       for (std::size_t i = 0; i + 1 < sizes.size(); ++i) {
         weights_.emplace_back(
-            randn({sizes[i], sizes[i + 1]}) / std::sqrt(static_cast<double>(sizes[i])), true);
+            randn({sizes[i + 1], sizes[i]}) / std::sqrt(static_cast<double>(sizes[i])), true);
         biases_.emplace_back(lmp::zeros({sizes[i + 1]}), true);
       }
+      for (const auto* list : {&weights_, &biases_})
+        for (const Variable& w : *list)
+          updates_.push_back({w.data(), {}, lmp::zeros_like(w.data()), lmp::zeros_like(w.data())});
     }
     void step(const Tensor& x, const Tensor& y) {
       Variable h = x;
-      for (std::size_t i = 0; i < weights_.size(); ++i) {
-        h = lmp::matmul(h, weights_[i]) + biases_[i];
-        if (i + 1 < weights_.size()) h = lmp::relu(h);
-      }
+      for (std::size_t i = 0; i < weights_.size(); ++i)
+        h = lmp::linear(h, weights_[i], biases_[i],
+                        i + 1 < weights_.size() ? lmp::Activation::Relu : lmp::Activation::None);
       Variable loss;
       if (loss_ == peers::Loss::CrossEntropy)
-        loss = -lmp::mean(lmp::gather(lmp::log_softmax(h), 1, y.expand_dims(1)));
+        loss = lmp::cross_entropy(h, y);
       else if (loss_ == peers::Loss::Logistic)
         loss = lmp::mean(lmp::softplus(h) - h * y);
       else
         loss = lmp::mean(lmp::square(h - y));
       loss.backward();
+      std::size_t i = 0;
       for (auto* list : {&weights_, &biases_})
         for (Variable& w : *list) {
-          w.data() -= 0.01 * w.grad();
+          updates_[i].step = step_;
+          updates_[i++].gradient = w.grad();
           w.zero_grad();
         }
+      ++step_;
+      if (adam_)
+        lmp::adam_step(updates_, {});
+      else
+        lmp::sgd_step(updates_, {.lr = 0.01});
     }
 
    private:
     std::vector<Variable> weights_, biases_;
+    std::vector<lmp::tensor::ParameterUpdate> updates_;
+    std::int64_t step_ = 1;
+    bool adam_;
     peers::Loss loss_;
   };
 };

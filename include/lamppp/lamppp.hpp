@@ -14,13 +14,16 @@
 /// Everyday names of Lamp++. The ops take a Tensor or a Variable alike: `lmp::exp(x)`.
 namespace lmp {
 
+using tensor::Activation;
 using tensor::BFloat16;
+using tensor::CrossEntropyOptions;
 using tensor::DataType;
 using tensor::Device;
 using tensor::DeviceType;
 using tensor::Generator;
 using tensor::Half;
 using tensor::IntList;
+using tensor::LossReduction;
 using tensor::Number;
 using tensor::Scalar;
 using tensor::Shape;

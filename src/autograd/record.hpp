@@ -188,7 +188,7 @@ Variable apply(Op op, const Variable& x, const T&... rest) {
 namespace lmp::tensor {
 
 template <class Op, class... T>
-Tensor apply(const Op& op, const Tensor& x, const T&... rest) {
+Tensor apply(Op op, const Tensor& x, const T&... rest) {
   return op.forward(x, rest...);
 }
 

@@ -35,6 +35,22 @@ void random(tensor::detail::Distribution distribution, const Tensor& out, std::u
             std::uint64_t offset, double mean, double deviation);
 void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed, std::uint64_t offset);
 
+void bias_activation(const Tensor& x, const Tensor& bias, table::OpId activation);
+std::int64_t cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits,
+                           const Tensor& labels, const tensor::CrossEntropyOptions& options);
+void cross_entropy_backward(const Tensor& out, const Tensor& g, double scale, const Tensor& stats,
+                            const Tensor& logits, const Tensor& labels,
+                            const tensor::CrossEntropyOptions& options);
+void normalize(bool centered, const Tensor& out, const Tensor& stats, const Tensor& x,
+               const Tensor& weight, const Tensor& bias, double eps);
+void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const Tensor& gb,
+                        const Tensor& g, const Tensor& stats, const Tensor& x,
+                        const Tensor& weight);
+void dropout(const Tensor& out, const Tensor& x, double keep, std::uint64_t seed,
+             std::uint64_t offset);
+void sgd_step(const std::vector<tensor::ParameterUpdate>& updates, const tensor::SgdRule& rule);
+void adam_step(const std::vector<tensor::ParameterUpdate>& updates, const tensor::AdamRule& rule);
+
 tensor::detail::BadMatrix solve(const Tensor& out, const Tensor& a, const Tensor& b);
 tensor::detail::BadMatrix inverse(const Tensor& out, const Tensor& a);
 tensor::detail::BadMatrix cholesky(const Tensor& out, const Tensor& a);

@@ -21,6 +21,7 @@ namespace {
       isa::fill_transfer(k);          \
       isa::fill_reduce(k);            \
       isa::fill_random(k);            \
+      isa::fill_composites(k);        \
       k.gemm = &isa::gemm;            \
       return k;                       \
     }();                              \

@@ -82,6 +82,62 @@ using TransposeFn = void (*)(void* out, std::int64_t out_row, const void* in, st
 using PhiloxFn = void (*)(std::uint32_t* out, std::uint64_t seed, std::uint64_t first,
                           std::size_t blocks);
 
+/// Rows of logits. For a row that is not ignored the label lies in [0, classes).
+struct CrossEntropyArgs {
+  std::size_t rows, classes;
+  const void* logits;
+  const std::int64_t* labels;
+  std::int64_t ignored;
+  double smoothing;
+  void* stats;  // [rows][2]: the largest logit, and the logarithm of sum(exp(logit - that))
+};
+
+/// Rows that are normalised, with one weight (and bias, if any) for each column.
+struct NormalizeArgs {
+  std::size_t rows, columns;
+  const void* x;
+  const void* weight;
+  const void* bias;
+  double eps;
+  void* stats;  // [rows][2]: the mean, 0 where none is subtracted, and what is multiplied by
+};
+
+struct SgdArgs {
+  double lr, momentum, dampening, weight_decay;
+  bool nesterov, maximize;
+};
+
+struct AdamArgs {
+  double beta1, beta2, eps;
+  double weight_decay;  // added to the gradient
+  double kept;          // of the parameter, in front of the step
+  double rate, root;    // lr / (1 - beta1^t) and 1 / sqrt(1 - beta2^t)
+  bool maximize;
+};
+
+/// The kernels of the composites; all data is dense and of one type, float or double.
+struct CompositeKernels {
+  /// out[r][c] += bias[c]
+  void (*add_bias)(void* out, const void* bias, std::size_t rows, std::size_t columns);
+  /// Writes a loss for each row, and the stats.
+  void (*cross_entropy)(void* losses, const CrossEntropyArgs& args);
+  /// out = scale * g * (softmax - target); g is `step` elements apart for the rows, or one for all.
+  void (*cross_entropy_backward)(void* out, const void* g, std::size_t step, double scale,
+                                 const CrossEntropyArgs& args);
+  /// Without and with a mean that is subtracted; writes the stats.
+  void (*normalize[2])(void* out, const NormalizeArgs& args);
+  /// Writes gx, adds to gw and gb; null where not wanted.
+  void (*normalize_backward[2])(void* gx, void* gw, void* gb, const void* g,
+                                const NormalizeArgs& args);
+  /// out = x / keep where the uniform number made of the word is below `keep`, else 0.
+  void (*drop)(void* out, const void* x, const std::uint32_t* words, double keep, std::size_t n);
+  /// Without momentum where that is null.
+  void (*sgd)(void* parameter, const void* gradient, void* momentum, const SgdArgs& args,
+              std::size_t n);
+  void (*adam)(void* parameter, const void* gradient, void* first, void* second,
+               const AdamArgs& args, std::size_t n);
+};
+
 /// What one instruction set offers. Null where a combination does not exist.
 struct Kernels {
   const char* name;
@@ -110,16 +166,18 @@ struct Kernels {
   void (*uniform[2])(void* out, const std::uint32_t* words, std::size_t n);  // float, double
   void (*normal[2])(void* out, const std::uint32_t* words, double mean, double deviation,
                     std::size_t n);
+  CompositeKernels composites[2];  // float, double
   GemmFn gemm;
 };
 
-#define LMP_DECLARE_ISA(isa)             \
-  namespace isa {                        \
-  void fill_pointwise(Kernels& kernels); \
-  void fill_movement(Kernels& kernels);  \
-  void fill_transfer(Kernels& kernels);  \
-  void fill_reduce(Kernels& kernels);    \
-  void fill_random(Kernels& kernels);    \
+#define LMP_DECLARE_ISA(isa)              \
+  namespace isa {                         \
+  void fill_pointwise(Kernels& kernels);  \
+  void fill_movement(Kernels& kernels);   \
+  void fill_transfer(Kernels& kernels);   \
+  void fill_reduce(Kernels& kernels);     \
+  void fill_random(Kernels& kernels);     \
+  void fill_composites(Kernels& kernels); \
   }
 LMP_DECLARE_ISA(baseline)
 LMP_DECLARE_ISA(avx2)

@@ -3,6 +3,7 @@
 #include <cstdlib>
 
 #include "lamppp/tensor/ops.hpp"
+#include "ops/composites.hpp"
 #include "ops/einsum.hpp"
 #include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"
@@ -11,6 +12,7 @@
 #include "tensor/backend.hpp"
 #include "tensor/checks.hpp"
 #include "tensor/generate.hpp"
+#include "tensor/random_scope.hpp"
 
 namespace lmp::table {
 

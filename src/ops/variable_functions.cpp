@@ -2,6 +2,7 @@
 #include <cstdlib>
 
 #include "lamppp/autograd/ops.hpp"
+#include "ops/composites.hpp"
 #include "ops/einsum.hpp"
 #include "ops/linalg.hpp"
 #include "ops/pointwise_run.hpp"
@@ -9,6 +10,7 @@
 #include "tensor/access.hpp"
 #include "tensor/backend.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/random_scope.hpp"
 
 namespace lmp::autograd {
 

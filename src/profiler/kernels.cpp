@@ -7,8 +7,12 @@
 namespace lmp::profiler {
 
 using table::OpId;
+using tensor::AdamRule;
+using tensor::CrossEntropyOptions;
 using tensor::DataType;
 using tensor::Number;
+using tensor::ParameterUpdate;
+using tensor::SgdRule;
 using tensor::Tensor;
 using tensor::detail::Backend;
 using tensor::detail::BadMatrix;
@@ -23,7 +27,10 @@ namespace {
 class KernelScope {
  public:
   KernelScope(const char* name, DataType type, std::initializer_list<const Tensor*> tensors)
-      : mark_(begin(ProfileKind::Kernel, name, true, type, {tensors.begin(), tensors.size()})) {}
+      : KernelScope(ProfileKind::Kernel, name, type, tensors) {}
+  KernelScope(ProfileKind kind, const char* name, DataType type,
+              std::initializer_list<const Tensor*> tensors)
+      : mark_(begin(kind, name, true, type, {tensors.begin(), tensors.size()})) {}
   KernelScope(ProfileKind kind, OpId op, DataType type, const Tensor& first, const Operand* in,
               int count, const Tensor* last = nullptr) {
     std::array<const Tensor*, 5> tensors{&first};
@@ -170,6 +177,58 @@ void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
   kernels().random_words(out, blocks, seed, offset);
 }
 
+void bias_activation(const Tensor& x, const Tensor& bias, OpId activation) {
+  const KernelScope scope("bias_activation", x.type(), {&x, &bias});
+  kernels().bias_activation(x, bias, activation);
+}
+
+std::int64_t cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits,
+                           const Tensor& labels, const CrossEntropyOptions& options) {
+  const KernelScope scope("cross_entropy", logits.type(), {&loss, &stats, &logits, &labels});
+  return kernels().cross_entropy(loss, stats, logits, labels, options);
+}
+
+void cross_entropy_backward(const Tensor& out, const Tensor& g, double scale, const Tensor& stats,
+                            const Tensor& logits, const Tensor& labels,
+                            const CrossEntropyOptions& options) {
+  const KernelScope scope(ProfileKind::BackwardKernel, "cross_entropy", out.type(),
+                          {&out, &g, &stats, &logits, &labels});
+  kernels().cross_entropy_backward(out, g, scale, stats, logits, labels, options);
+}
+
+constexpr const char* norm_name(bool centered) { return centered ? "layer_norm" : "rms_norm"; }
+
+void normalize(bool centered, const Tensor& out, const Tensor& stats, const Tensor& x,
+               const Tensor& weight, const Tensor& bias, double eps) {
+  const KernelScope scope(norm_name(centered), x.type(), {&out, &stats, &x, &weight, &bias});
+  kernels().normalize(centered, out, stats, x, weight, bias, eps);
+}
+
+void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const Tensor& gb,
+                        const Tensor& g, const Tensor& stats, const Tensor& x,
+                        const Tensor& weight) {
+  const KernelScope scope(ProfileKind::BackwardKernel, norm_name(centered), g.type(),
+                          {&gx, &gw, &gb, &g, &stats, &x, &weight});
+  kernels().normalize_backward(centered, gx, gw, gb, g, stats, x, weight);
+}
+
+void dropout(const Tensor& out, const Tensor& x, double keep, std::uint64_t seed,
+             std::uint64_t offset) {
+  const KernelScope scope("dropout", x.type(), {&out, &x});
+  kernels().dropout(out, x, keep, seed, offset);
+}
+
+// A step has as many tensors as a model has parameters: they are not listed.
+void sgd_step(const std::vector<ParameterUpdate>& updates, const SgdRule& rule) {
+  const KernelScope scope("sgd_step", updates.front().parameter.type(), {});
+  kernels().sgd_step(updates, rule);
+}
+
+void adam_step(const std::vector<ParameterUpdate>& updates, const AdamRule& rule) {
+  const KernelScope scope("adam_step", updates.front().parameter.type(), {});
+  kernels().adam_step(updates, rule);
+}
+
 BadMatrix solve(const Tensor& out, const Tensor& a, const Tensor& b) {
   const KernelScope scope("solve", out.type(), {&out, &a, &b});
   return kernels().solve(out, a, b);
@@ -223,6 +282,14 @@ constexpr Backend kRecordingBackend = {
     .nonzero = &nonzero,
     .random = &random,
     .random_words = &random_words,
+    .bias_activation = &bias_activation,
+    .cross_entropy = &cross_entropy,
+    .cross_entropy_backward = &cross_entropy_backward,
+    .normalize = &normalize,
+    .normalize_backward = &normalize_backward,
+    .dropout = &dropout,
+    .sgd_step = &sgd_step,
+    .adam_step = &adam_step,
     .solve = &solve,
     .inverse = &inverse,
     .cholesky = &cholesky,

@@ -3,9 +3,12 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
+#include "lamppp/tensor/op_options.hpp"
 #include "lamppp/tensor/random.hpp"
 #include "lamppp/tensor/tensor.hpp"
+#include "lamppp/tensor/update.hpp"
 #include "ops/op_id.hpp"
 
 namespace lmp::tensor::detail {
@@ -89,6 +92,31 @@ struct Backend {
   /// Raw 32-bit words.
   void (*random_words)(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
                        std::uint64_t offset);
+  /// The composites take dense tensors of one floating type; `stats` are in the type that it is
+  /// computed in, Float32 or Float64, two for each row.
+  /// x = activation(x + bias) in place, where bias may be undefined and kCount is no activation.
+  void (*bias_activation)(const Tensor& x, const Tensor& bias, table::OpId activation);
+  /// The loss and, for the gradient, stats. Labels are Int64. Returns how many are not ignored.
+  /// IndexError where one is out of range.
+  std::int64_t (*cross_entropy)(const Tensor& loss, const Tensor& stats, const Tensor& logits,
+                                const Tensor& labels, const CrossEntropyOptions& options);
+  /// out = scale * g * (softmax(logits) - target), g for all rows or for each.
+  void (*cross_entropy_backward)(const Tensor& out, const Tensor& g, double scale,
+                                 const Tensor& stats, const Tensor& logits, const Tensor& labels,
+                                 const CrossEntropyOptions& options);
+  /// Rows of x of weight's size; bias may be undefined. Subtracts the mean if `centered`.
+  void (*normalize)(bool centered, const Tensor& out, const Tensor& stats, const Tensor& x,
+                    const Tensor& weight, const Tensor& bias, double eps);
+  /// Gradients that are undefined are not wanted.
+  void (*normalize_backward)(bool centered, const Tensor& gx, const Tensor& gw, const Tensor& gb,
+                             const Tensor& g, const Tensor& stats, const Tensor& x,
+                             const Tensor& weight);
+  /// out = x / keep where number i of the stream, as rand() draws it in Float32, is below keep,
+  /// else 0.
+  void (*dropout)(const Tensor& out, const Tensor& x, double keep, std::uint64_t seed,
+                  std::uint64_t offset);
+  void (*sgd_step)(const std::vector<ParameterUpdate>& updates, const SgdRule& rule);
+  void (*adam_step)(const std::vector<ParameterUpdate>& updates, const AdamRule& rule);
   /// Linear algebra over the last two axes, in Float32 or Float64, at least one element in `out`.
   /// NaN in a matrix gives NaN. They return the first bad matrix of `a`, with which `out` is not
   /// to be used. out = a^-1 b, batches broadcast to out's.

@@ -77,6 +77,14 @@ namespace detail {
 RandomScope::RandomScope(const Generator& start) noexcept
     : generator_(start), previous_(std::exchange(own_generator, &generator_)) {}
 RandomScope::~RandomScope() { own_generator = previous_; }
+
+Generator claim_blocks(std::uint64_t blocks) {
+  return with_shared([&](Generator& generator) {
+    const Generator start = generator;
+    claim(generator, blocks);
+    return start;
+  });
+}
 }  // namespace detail
 
 inline namespace ops {

@@ -18,4 +18,7 @@ class RandomScope {
   Generator* previous_;
 };
 
+/// Takes `blocks` of 128 bits off the thread's default stream; where they start.
+Generator claim_blocks(std::uint64_t blocks);
+
 }  // namespace lmp::tensor::detail

@@ -3,6 +3,10 @@
 #include "lamppp/autograd/variable.hpp"
 
 namespace lmp::autograd {
+
+using tensor::Activation;
+using tensor::CrossEntropyOptions;
+
 inline namespace ops {
 
 #define LMP_T Variable

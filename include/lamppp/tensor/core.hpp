@@ -8,3 +8,4 @@
 #include "lamppp/tensor/shape.hpp"
 #include "lamppp/tensor/tensor.hpp"
 #include "lamppp/tensor/threads.hpp"
+#include "lamppp/tensor/update.hpp"

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "lamppp/tensor/op_options.hpp"
 #include "lamppp/tensor/tensor.hpp"
 
 namespace lmp::tensor {

@@ -1,0 +1,96 @@
+#include "lamppp/tensor/update.hpp"
+
+#include "lamppp/tensor/ops.hpp"
+#include "tensor/access.hpp"
+#include "tensor/backend.hpp"
+#include "tensor/checks.hpp"
+
+namespace lmp::tensor {
+namespace {
+
+using detail::concat;
+
+void check_goes_with(const char* op, const char* what, const Tensor& x, const Tensor& parameter,
+                     DataType type) {
+  detail::check_defined(op, x);
+  detail::check_same_device(op, parameter, x);
+  if (x.shape() != parameter.shape())
+    throw ShapeError(concat(op, ": ", what, " of shape ", x.shape(), " for a parameter of shape ",
+                            parameter.shape()));
+  if (x.type() != type)
+    throw TypeError(concat(op, ": ", what, " is ", x.type(), "; for a parameter of ",
+                           parameter.type(), " it has to be ", type));
+}
+
+void check_state(const char* op, const char* what, const Tensor& x, const Tensor& parameter) {
+  check_goes_with(op, what, x, parameter, update_state_type(parameter.type()));
+  if (!x.is_contiguous())
+    throw ShapeError(concat(op, ": ", what, " of shape ", x.shape(), " is not contiguous"));
+}
+
+// Checks all, then runs step(updates) on dense memory.
+template <class Step>
+void run(const char* op, const std::vector<ParameterUpdate>& updates, int states, Step&& step) {
+  const Tensor* any = nullptr;
+  bool dense = true;
+  for (const ParameterUpdate& u : updates) {
+    if (!u.gradient.defined()) continue;
+    detail::check_defined(op, u.parameter);
+    if (any) detail::check_same_device(op, *any, u.parameter);
+    any = &u.parameter;
+    if (!is_floating(u.parameter.type()))
+      throw TypeError(concat(op, ": a parameter is ", u.parameter.type(), ", not floating"));
+    check_goes_with(op, "the gradient", u.gradient, u.parameter, u.parameter.type());
+    if (states > 0)
+      check_state(op, states > 1 ? "the first moment" : "the momentum", u.first, u.parameter);
+    if (states > 1) check_state(op, "the second moment", u.second, u.parameter);
+    if (detail::has_internal_overlap(u.parameter))
+      throw ValueError(concat(op, ": a parameter of shape ", u.parameter.shape(),
+                              " shares elements and cannot be written; clone() it"));
+    dense &= u.parameter.is_contiguous() && u.gradient.is_contiguous();
+  }
+  if (!any) return;
+  for (const ParameterUpdate& u : updates) {
+    if (!u.gradient.defined()) continue;
+    TensorAccess::bump_version(u.parameter);
+    if (states > 0) TensorAccess::bump_version(u.first);
+    if (states > 1) TensorAccess::bump_version(u.second);
+  }
+  const detail::Backend& backend = detail::backend(any->device());
+  if (dense) return step(backend, updates);
+  std::vector<ParameterUpdate> copies = updates;
+  for (ParameterUpdate& u : copies) {
+    if (!u.gradient.defined()) continue;
+    u.parameter = contiguous(u.parameter);
+    u.gradient = contiguous(u.gradient);
+  }
+  step(backend, copies);
+  for (std::size_t i = 0; i < copies.size(); ++i)
+    if (copies[i].gradient.defined() && !copies[i].parameter.shares_storage(updates[i].parameter))
+      backend.copy(updates[i].parameter, copies[i].parameter);
+}
+
+}  // namespace
+
+inline namespace ops {
+
+DataType update_state_type(DataType parameter) {
+  return parameter == DataType::Float64 ? DataType::Float64 : DataType::Float32;
+}
+
+void sgd_step(const std::vector<ParameterUpdate>& updates, const SgdRule& rule) {
+  run("sgd_step", updates, rule.momentum != 0 ? 1 : 0,
+      [&](const detail::Backend& backend, const std::vector<ParameterUpdate>& all) {
+        backend.sgd_step(all, rule);
+      });
+}
+
+void adam_step(const std::vector<ParameterUpdate>& updates, const AdamRule& rule) {
+  run("adam_step", updates, 2,
+      [&](const detail::Backend& backend, const std::vector<ParameterUpdate>& all) {
+        backend.adam_step(all, rule);
+      });
+}
+
+}  // namespace ops
+}  // namespace lmp::tensor
