@@ -112,7 +112,8 @@ void argsort_row(std::int64_t* order, std::int64_t keep, const T* row, std::int6
         count += next < limit ? 1 : 0;
       }
     }
-    std::sort(entries, entries + count);
+    std::nth_element(entries, entries + keep - 1, entries + count);
+    std::sort(entries, entries + keep);
   } else {
     for (; count < n; ++count) entries[count] = entry(count);
     sorted = sort_entries(entries, other, n);
