@@ -317,7 +317,7 @@ inline std::vector<StructuredCase> structured_cases() {
   add("cat", {"Cat"}, {{2, 2}, {2, 3}, {2, 0}}, [](const Inputs& in) { return cat(in, 1); });
   add("cat", {"Cat"}, {{2, 2}}, [](const Inputs& in) { return cat({in[0], 2 * in[0]}); });
   add("stack", {"Cat"}, {{2, 3}, {2, 3}}, [](const Inputs& in) { return stack(in, -1); });
-  unary("repeat", "Cat", {2, 2}, [](V x) { return repeat(x, {2, 1, 3}); });
+  unary("repeat", "BroadcastTo", {2, 2}, [](V x) { return repeat(x, {2, 1, 3}); });
   unary("roll", "Cat", {2, 4}, [](V x) { return roll(x, -3, 1); });
   unary("pad", "Embed", {2, 2}, [](V x) { return pad(x, {{1, 0}, {0, 2}}, 3); });
 

@@ -231,6 +231,8 @@ struct Wide {
 template <class Copy>
 void for_each_row(std::int64_t outer, std::int64_t count, std::int64_t size, std::int64_t bytes,
                   const Indices& indices, Copy copy_row) {
+  // Blocks share their positions; four of them together stay in the first cache if they are small.
+  const bool fours = 4 * size * bytes <= 32 * 1024;
   parallel_for(outer * count, std::max<std::int64_t>(1, 4 * kChunk / bytes),
                [&](std::int64_t begin, std::int64_t end) {
                  const std::int64_t* const at = indices.data();
@@ -238,6 +240,17 @@ void for_each_row(std::int64_t outer, std::int64_t count, std::int64_t size, std
                  const Copy copy = copy_row;
                  for (std::int64_t i = begin; i < end;) {
                    const std::int64_t first = i / count * size, k = i % count;
+                   if (fours && k == 0 && end - i >= 4 * count) {
+                     for (std::int64_t j = 0; j < count; ++j) {
+                       const std::int64_t picked = first + position(at[j]);
+                       copy(i + j, picked);
+                       copy(i + j + count, picked + size);
+                       copy(i + j + 2 * count, picked + 2 * size);
+                       copy(i + j + 3 * count, picked + 3 * size);
+                     }
+                     i += 4 * count;
+                     continue;
+                   }
                    const std::int64_t run = std::min(count - k, end - i);
                    for (std::int64_t j = 0; j < run; ++j) copy(i + j, first + position(at[k + j]));
                    i += run;

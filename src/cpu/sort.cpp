@@ -66,7 +66,8 @@ class Wide {
 
 constexpr std::int64_t kShort = 128;  // from here on counting digits beats comparing
 
-// Sorts n entries with the help of as many more; returns which of the two holds them.
+// Sorts n entries that are in the order of their positions with the help of as many more; returns
+// which of the two holds them.
 template <class Entry>
 Entry* sort_entries(Entry* entries, Entry* other, std::int64_t n) {
   if (n < kShort) {
@@ -95,7 +96,8 @@ void argsort_row(std::int64_t* order, std::int64_t keep, const T* row, std::int6
     return Entry(descending ? ~key : key, i);
   };
   std::int64_t count = 0;
-  if (keep <= n / 4) {
+  const Entry* sorted = entries;
+  if (keep <= n / 16) {
     // Only what may be among the first is kept.
     const std::int64_t room = std::min(n / 2, std::max<std::int64_t>(4 * keep, 128));
     std::int64_t i = 0;
@@ -110,10 +112,12 @@ void argsort_row(std::int64_t* order, std::int64_t keep, const T* row, std::int6
         count += next < limit ? 1 : 0;
       }
     }
+    std::nth_element(entries, entries + keep - 1, entries + count);
+    std::sort(entries, entries + keep);
   } else {
     for (; count < n; ++count) entries[count] = entry(count);
+    sorted = sort_entries(entries, other, n);
   }
-  const Entry* const sorted = sort_entries(entries, other, count);
   for (std::int64_t i = 0; i < keep; ++i) order[i] = sorted[i].position();
 }
 

@@ -72,7 +72,8 @@ LMP_API Tensor empty_like(const Tensor& x);
 LMP_API Tensor full_like(const Tensor& x, Number value);
 /// start, start + step, ... before stop: Int64 where all are integers, else Float32.
 LMP_API Tensor arange(Number stop);
-/// The same with a start and a step, which may be negative but not 0.
+/// The same with a start and a step, which may be negative but not 0. Throws ValueError for a step
+/// of 0, ShapeError for more values than a tensor holds.
 LMP_API Tensor arange(Number start, Number stop, Number step = 1, Device device = DeviceType::CPU);
 /// The same in a given type.
 LMP_API Tensor arange(Number start, Number stop, Number step, Device device, DataType type);

@@ -45,9 +45,9 @@ struct Brain {
 }
 [[gnu::always_inline]] inline Brain narrow_brain(float f) {
   const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, f);
-  const std::uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const std::uint32_t nan = (bits >> 16) | 0x40u;
-  return {static_cast<std::uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? nan : rounded)};
+  const std::uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  const std::uint32_t nan = bits | 0x00400000u;
+  return {static_cast<std::uint16_t>((f != f ? nan : rounded) >> 16)};
 }
 
 template <class T>
