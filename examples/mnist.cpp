@@ -29,7 +29,7 @@ struct Options {
 // layer (He et al., "Delving deep into rectifiers", 2015).
 Variable make_weights(std::size_t inputs, std::size_t outputs, lmp::Device device) {
   const double limit = std::sqrt(6.0 / static_cast<double>(inputs));
-  Variable weights = (2 * lmp::autograd::rand({inputs, outputs}, device) - 1) * limit;
+  Variable weights = (2 * lmp::autograd::rand({outputs, inputs}, device) - 1) * limit;
   weights.requires_grad_();
   return weights;
 }
@@ -52,15 +52,10 @@ struct Network {
 
   // For every image a score for each digit.
   Variable forward(const Variable& images) const {
-    Variable hidden = lmp::relu(lmp::matmul(images, weights1) + bias1);
-    return lmp::matmul(hidden, weights2) + bias2;
+    Variable hidden = lmp::linear(images, weights1, bias1, lmp::Activation::Relu);
+    return lmp::linear(hidden, weights2, bias2);
   }
 };
-
-// Cross-entropy: minus the mean logarithm of the probability that the right digit is given.
-Variable compute_loss(const Variable& output, const Tensor& target) {
-  return -lmp::sum(lmp::log_softmax(output) * lmp::one_hot(target, kDigits)) / target.numel();
-}
 
 void train(Network& network, const lmp::data::DataLoader& data_loader, const Options& options) {
   for (std::size_t epoch = 1; epoch <= options.epochs; ++epoch) {
@@ -73,7 +68,8 @@ void train(Network& network, const lmp::data::DataLoader& data_loader, const Opt
 
       // Forward pass
       Variable output = network.forward(batch.input);
-      Variable loss = compute_loss(output, batch.target);
+      // Minus the mean logarithm of the probability that the right digit is given
+      Variable loss = lmp::cross_entropy(output, batch.target);
 
       // Backward pass
       loss.backward();

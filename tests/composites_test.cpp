@@ -59,7 +59,7 @@ void check(const std::string& name, const std::vector<Shape>& shapes, const Func
       expect_near(y.data(), expected.data(), tolerance(type), what);
       {
         const NoGradGuard no_grad;
-        EXPECT_TRUE(array_equal(op(in), y) || !all(isfinite(y.data())).item()) << what;
+        EXPECT_TRUE(array_equal(op(in), y) || all(isfinite(y.data())).item() == 0) << what;
       }
       if (kinks && tensor::size_of(type) == 2) continue;
       const Tensor g = lmp::randn(generator, 0, 1, y.shape()).astype(type);
@@ -178,7 +178,7 @@ TEST(CrossEntropy, IsItsDefinition) {
       for (const double smoothing : {0.0, 0.3, 1.0}) {
         for (const std::int64_t ignored : {-100, 1}) {
           const CrossEntropyOptions options = {reduction, ignored, smoothing};
-          if (reduction == LossReduction::Mean && !lmp::any(labels != ignored).item()) continue;
+          if (reduction == LossReduction::Mean && lmp::any(labels != ignored).item() == 0) continue;
           check(
               "cross_entropy", {shape},
               [&](const Inputs& in) { return cross_entropy(in[0], labels, options); },

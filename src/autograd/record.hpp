@@ -14,7 +14,9 @@ namespace lmp::autograd {
 /// An op that is not pointwise is a struct: its attributes as members, `name`, `saves` (bit i:
 /// operand i is read by the gradient, kSavesResult: the result is), `forward` on Tensors, and
 /// `vjp`, a template over Tensor and Variable that adds the operands' gradients to the pass. On
-/// Tensors apply() is just forward; on Variables it also makes a node, if a gradient flows.
+/// Tensors apply() is just forward; on Variables it also makes a node, if a gradient flows. The
+/// node holds the op that ran, so a forward that is not const may note something in it for vjp; vjp
+/// has to do without where a transform made the node, which starts from the op as it was given.
 ///
 /// For forward mode it says `tangent = kLinear` (linear in all operands together: the tangent is
 /// the op on the tangents) or kMultilinear (in each: a sum over the operands, the op with one
