@@ -44,8 +44,8 @@ using BackwardFn = void (*)(void* const* out, const void* gradient, const void* 
 using LoadFn = void (*)(void* out, const void* in, std::int64_t stride, std::size_t n);
 /// Writes n dense elements `stride` apart, converting.
 using StoreFn = void (*)(void* out, std::int64_t stride, const void* in, std::size_t n);
-/// Reduces each of `rows` rows of n >= 1 dense elements, `stride` apart, or each of the n columns of
-/// at least one row. `with` has a value for each result or for each element, or is not read.
+/// Reduces each of `rows` rows of n >= 1 dense elements, `stride` apart, or each of the n columns
+/// of at least one row. `with` has a value for each result or for each element, or is not read.
 using ReduceFn = void (*)(void* out, const void* in, const void* with, std::int64_t stride,
                           std::size_t rows, std::size_t n);
 struct ReduceKernels {

@@ -29,7 +29,7 @@ constexpr std::int64_t kRow = 4096;        // elements a row kernel takes
 constexpr std::int64_t kSegment = 65536;   // elements of a reduction that one task handles
 constexpr std::int64_t kColumns = kBlock;  // outputs side by side
 constexpr std::int64_t kStack = 32;        // rows added one after the other before parts are joined
-constexpr std::int64_t kGather = 8;        // rows gathered at a time where they cannot stay in place
+constexpr std::int64_t kGather = 8;  // rows gathered at a time where they cannot stay in place
 
 // Items of `each` elements that one task takes.
 std::int64_t items_at_once(std::int64_t each, std::int64_t elements = kChunk) {
@@ -43,11 +43,11 @@ struct Reducer {
   ReduceKernels reduce;
   ForwardFn join;
   LoadFn load;
-  DataType type;           // of x
-  DataType compute;        // of the accumulator
-  std::int64_t size;       // bytes of one x
-  std::int64_t wide;       // bytes of one accumulator
-  const std::byte* with;   // what goes with each output or, if `by_element`, each element
+  DataType type;          // of x
+  DataType compute;       // of the accumulator
+  std::int64_t size;      // bytes of one x
+  std::int64_t wide;      // bytes of one accumulator
+  const std::byte* with;  // what goes with each output or, if `by_element`, each element
   bool by_element;
 
   Reducer(table::Reduction reduction, DataType x, DataType accumulator, const Tensor& other)
@@ -83,7 +83,7 @@ struct RowReduction {
   const std::byte* base;  // of x
   std::int64_t origin;    // of the output's elements
   std::int64_t output;
-  std::byte* scratch;     // kRow accumulators
+  std::byte* scratch;  // kRow accumulators
 
   void operator()(void* out, std::int64_t begin, std::int64_t n) const {
     if (n > kRow) {
@@ -246,7 +246,8 @@ void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, cons
           segments > 1 ? static_cast<std::byte*>(parts.data()) + task * slot : to + output * r.wide;
       auto* space = static_cast<std::byte*>(scratch.data());
       if (by_columns)
-        ColumnReduction{r,          reduced,      base, origin, output, std::min(width, inner - column),
+        ColumnReduction{r,          reduced,     base,
+                        origin,     output,      std::min(width, inner - column),
                         kept_inner, space + tree}(into, first, count, space);
       else
         RowReduction{r, reduced, base, origin, output, space}(into, first, count);
@@ -271,10 +272,9 @@ void spread(table::Spread op, const Tensor& out, const Tensor& x, const Tensor& 
   const SpreadKernels kernel =
       kernels().spread[static_cast<int>(op)][out.type() == DataType::Float32 ? 0 : 1];
   const auto size = static_cast<std::int64_t>(tensor::size_of(out.type()));
-  const IntList all[2] = {
-      tensor::detail::dense_strides(x.shape()),
-      tensor::detail::broadcast_strides(a.shape(), tensor::detail::dense_strides(a.shape()),
-                                        x.shape())};
+  const IntList all[2] = {tensor::detail::dense_strides(x.shape()),
+                          tensor::detail::broadcast_strides(
+                              a.shape(), tensor::detail::dense_strides(a.shape()), x.shape())};
   const Iteration loop(x.shape(), all, false);
   const int outer = loop.ndim - 1;
   const std::int64_t n = loop.ndim == 0 ? 1 : loop.sizes[outer];
@@ -497,18 +497,18 @@ void cumsum(const Tensor& out, const Tensor& x, int axis) {
 
   if (inner > 1) {
     const std::int64_t width = std::min(inner, kSumColumns), blocks = (inner + width - 1) / width;
-    parallel_for(
-        outer * blocks, items_at_once(n * width), [&](std::int64_t begin, std::int64_t end) {
-          const Scratch carry(static_cast<std::size_t>(width * 8));
-          for (std::int64_t task = begin; task < end; ++task) {
-            const std::int64_t column = task % blocks * width;
-            std::int64_t offset = (task / blocks * n * inner + column) * size;
-            std::memset(carry.data(), 0, static_cast<std::size_t>(width * 8));
-            for (std::int64_t i = 0; i < n; ++i, offset += inner * size)
-              kernel.columns(to + offset, carry.data(), from + offset,
-                             static_cast<std::size_t>(std::min(width, inner - column)));
-          }
-        });
+    parallel_for(outer * blocks, items_at_once(n * width),
+                 [&](std::int64_t begin, std::int64_t end) {
+                   const Scratch carry(static_cast<std::size_t>(width * 8));
+                   for (std::int64_t task = begin; task < end; ++task) {
+                     const std::int64_t column = task % blocks * width;
+                     std::int64_t offset = (task / blocks * n * inner + column) * size;
+                     std::memset(carry.data(), 0, static_cast<std::size_t>(width * 8));
+                     for (std::int64_t i = 0; i < n; ++i, offset += inner * size)
+                       kernel.columns(to + offset, carry.data(), from + offset,
+                                      static_cast<std::size_t>(std::min(width, inner - column)));
+                   }
+                 });
   } else {
     // Few long rows are cut into segments, whose sums are found first.
     const std::int64_t length = outer < 8 && n >= 4 * kSegment ? kSegment : n;

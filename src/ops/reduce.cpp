@@ -34,7 +34,6 @@ DataType float_type(const Tensor& x) {
   return is_floating(x.type()) ? x.type() : DataType::Float32;
 }
 
-
 // Halves are rounded between ops there.
 bool takes_spread(const Tensor& x, const Tensor& y) {
   return x.type() == y.type() && x.type() == at_least_float(x);
@@ -90,8 +89,7 @@ Tensor Var::in(const Tensor& x, DataType type) const {
   if (n <= 0)
     return tensor::full(over.shape(x.shape()), std::numeric_limits<double>::quiet_NaN(), x.device(),
                         type);
-  const Tensor squares =
-      reduced(Reduction::Squares, x, over, at_least_float(x), mean_of(x, over));
+  const Tensor squares = reduced(Reduction::Squares, x, over, at_least_float(x), mean_of(x, over));
   return (squares / static_cast<double>(n)).astype(type);
 }
 
@@ -111,9 +109,8 @@ Tensor LogSumExp::forward(const Tensor& x) const {
                         float_type(x));
   const DataType type = at_least_float(x);
   const Tensor top = reduced(Reduction::Max, x, {over.mask}, x.type()).astype(type);
-  const Tensor shift = where(isinf(top), 0, top);
-  const Tensor sum = reduced(Reduction::Exps, x, {over.mask}, type, shift);
-  return over.drop((log(sum) + shift).astype(float_type(x)), x.shape());
+  const Tensor sum = reduced(Reduction::Exps, x, {over.mask}, type, top);
+  return over.drop(where(isinf(top), top, log(sum) + top).astype(float_type(x)), x.shape());
 }
 
 Tensor count_equal(const Tensor& x, const Tensor& y, const Over& over) {
