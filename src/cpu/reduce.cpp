@@ -399,7 +399,6 @@ void arg_extreme(bool largest, const Tensor& out, const Tensor& x, int axis) {
   }
   const std::int64_t step = source.strides()[a];
   const bool by_columns = n > 1 && step != 1 && neighbours() == 1;
-  // Where the elements are dense along neither (an axis of few), each is a column of its own.
   const auto size = static_cast<std::int64_t>(tensor::size_of(source.type()));
   const ArgKernels& kernel = kernels().arg[largest ? 0 : 1][compute_index(source.type())];
   auto* to = static_cast<std::int64_t*>(out.data());

@@ -26,6 +26,7 @@ enum class Spread : int {
   LessBoth,            // x - a - b
   SoftmaxGradient,     // y * (g - a)
   LogSoftmaxGradient,  // g - e^y * a
+  Repeat,              // a
   kCount
 };
 inline constexpr int kSpreads = static_cast<int>(Spread::kCount);

@@ -60,12 +60,18 @@ Tensor Sum::forward(const Tensor& x) const {
 }
 
 Tensor Sum::spread(const Tensor& g, const Shape& shape) {
-  constexpr std::size_t kSmall = 4096;
+  constexpr std::size_t kSmall = 4096, kShortRow = 256;
+  const bool short_rows = shape.ndim() > 1 && shape.back() < kShortRow && takes_spread(g, g);
   Tensor view = tensor::TensorAccess::view(
       g, 0, shape, tensor::detail::broadcast_strides(g.shape(), g.strides(), shape));
-  if (shape.numel() > kSmall) return view;
+  if (shape.numel() > kSmall && !short_rows) return view;
   Tensor out = allocate(shape, g.type(), g.device());
-  backend(g.device()).copy(out, view);
+  if (shape.numel() <= kSmall) {
+    backend(g.device()).copy(out, view);
+  } else {
+    const Tensor dense = g.contiguous();
+    backend(g.device()).spread(Spread::Repeat, out, out, {}, dense, dense);
+  }
   return out;
 }
 

@@ -121,7 +121,7 @@ LMP_MATH_FN T join_lanes(typename VectorOf<T, kBytes>::Type v) {
 // Four vectors of lanes, which keeps the adders busy. The tree that joins them is fixed, so the
 // result depends on n alone.
 template <class Op, class T>
-LMP_MATH_FN T reduce_row(const T* x, const T* with, std::size_t n) {
+LMP_MATH_FN T reduce_piece(const T* x, const T* with, std::size_t n) {
   constexpr std::size_t kStep = kLanes<T>;
   const T first = Op::with == With::Output ? *with : T{};
   const auto scalar = [=](std::size_t i) __attribute__((always_inline)) {
@@ -154,6 +154,20 @@ LMP_MATH_FN T reduce_row(const T* x, const T* with, std::size_t n) {
   for (; i + kStep <= n; i += kStep) a = Op::join(a, at(i));
   T total = join_lanes<Op, T>(a);
   for (; i < n; ++i) total = Op::join(total, scalar(i));
+  return total;
+}
+
+// Pieces are as long as lets a lane join 64 elements, however wide vectors are, so that sums keep
+// their digits.
+template <class Op, class T>
+LMP_MATH_FN T reduce_row(const T* x, const T* with, std::size_t n) {
+  constexpr std::size_t kPiece = 256 * kLanes<T>;
+  T total{};
+  for (std::size_t i = 0; i < n; i += kPiece) {
+    const T part = reduce_piece<Op, T>(x + i, Op::with == With::Element ? with + i : with,
+                                       n - i < kPiece ? n - i : kPiece);
+    total = i == 0 ? part : Op::join(total, part);
+  }
   return total;
 }
 
@@ -442,6 +456,13 @@ struct LogSoftmaxGradientOf {
   }
 };
 
+struct RepeatOf {
+  template <class T>
+  LMP_FN static T apply(T, T, T a, T) {
+    return a;
+  }
+};
+
 template <class Op, class T, bool kColumns>
 void spread(void* out, const void* in, const void* with, const void* first, const void* second,
             std::int64_t step, std::size_t rows, std::size_t n) {
@@ -582,6 +603,7 @@ void fill_reduce(Kernels& kernels) {
       fill_spread<LessBothOf, T>(kernels, Spread::LessBoth, f);
       fill_spread<SoftmaxGradientOf, T>(kernels, Spread::SoftmaxGradient, f);
       fill_spread<LogSoftmaxGradientOf, T>(kernels, Spread::LogSoftmaxGradient, f);
+      fill_spread<RepeatOf, T>(kernels, Spread::Repeat, f);
       kernels.softmax[0][f] = &softmax_rows<T, false>;
       kernels.softmax[1][f] = &softmax_rows<T, true>;
       kernels.softmax_gradient[0][f] = &softmax_gradient_rows<T, false>;
