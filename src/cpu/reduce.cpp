@@ -24,7 +24,7 @@ namespace {
 // together, a value is made of rows of up to kRow elements (a kernel with many lanes); else whole
 // rows of neighbouring outputs are added up at a time. Either way parts are joined pairwise, in a
 // tree that depends on the sizes alone, so rounding errors grow with log n and results do not
-// depend on threads.
+// depend on threads. Rows short enough for one kernel go to it several at a time.
 constexpr std::int64_t kRow = 4096;        // elements a row kernel takes
 constexpr std::int64_t kSegment = 65536;   // elements of a reduction that one task handles
 constexpr std::int64_t kColumns = kBlock;  // outputs side by side
@@ -399,7 +399,6 @@ void arg_extreme(bool largest, const Tensor& out, const Tensor& x, int axis) {
   }
   const std::int64_t step = source.strides()[a];
   const bool by_columns = n > 1 && step != 1 && neighbours() == 1;
-  // Where the elements are dense along neither (an axis of few), each is a column of its own.
   const auto size = static_cast<std::int64_t>(tensor::size_of(source.type()));
   const ArgKernels& kernel = kernels().arg[largest ? 0 : 1][compute_index(source.type())];
   auto* to = static_cast<std::int64_t*>(out.data());

@@ -12,8 +12,8 @@ enum class OpId : int {
 inline constexpr int kOpCount = static_cast<int>(OpId::kCount);
 
 /// What a reduction makes of elements x: sums and extremes of them, or with a value w for each
-/// result the sum of (x - w)^2, the sum of e^(x - w) and how many are equal to w, or with an
-/// element w for each x the sum of x * w.
+/// result the sum of (x - w)^2, the sum of e^(x - w), w >= x, and how many are equal to w, or with
+/// an element w for each x the sum of x * w.
 enum class Reduction : int { Sum, Prod, Max, Min, Squares, Exps, Equals, Products, kCount };
 inline constexpr int kReductions = static_cast<int>(Reduction::kCount);
 
@@ -22,10 +22,11 @@ inline constexpr int kReductions = static_cast<int>(Reduction::kCount);
 enum class Spread : int {
   Scaled,              // (x - a) * b
   Ties,                // x == a ? b : 0, as a product
-  ScaledExp,           // e^(x - a) * b
+  ScaledExp,           // e^(x - a) * b, a >= x
   LessBoth,            // x - a - b
   SoftmaxGradient,     // y * (g - a)
   LogSoftmaxGradient,  // g - e^y * a
+  Repeat,              // a
   kCount
 };
 inline constexpr int kSpreads = static_cast<int>(Spread::kCount);

@@ -60,12 +60,18 @@ Tensor Sum::forward(const Tensor& x) const {
 }
 
 Tensor Sum::spread(const Tensor& g, const Shape& shape) {
-  constexpr std::size_t kSmall = 4096;
+  constexpr std::size_t kSmall = 4096, kShortRow = 256;
+  const bool short_rows = shape.ndim() > 1 && shape.back() < kShortRow && takes_spread(g, g);
   Tensor view = tensor::TensorAccess::view(
       g, 0, shape, tensor::detail::broadcast_strides(g.shape(), g.strides(), shape));
-  if (shape.numel() > kSmall) return view;
+  if (shape.numel() > kSmall && !short_rows) return view;
   Tensor out = allocate(shape, g.type(), g.device());
-  backend(g.device()).copy(out, view);
+  if (shape.numel() <= kSmall) {
+    backend(g.device()).copy(out, view);
+  } else {
+    const Tensor dense = g.contiguous();
+    backend(g.device()).spread(Spread::Repeat, out, out, {}, dense, dense);
+  }
   return out;
 }
 
@@ -109,9 +115,8 @@ Tensor LogSumExp::forward(const Tensor& x) const {
                         float_type(x));
   const DataType type = at_least_float(x);
   const Tensor top = reduced(Reduction::Max, x, {over.mask}, x.type()).astype(type);
-  const Tensor shift = where(isinf(top), 0, top);
-  const Tensor sum = reduced(Reduction::Exps, x, {over.mask}, type, shift);
-  return over.drop((log(sum) + shift).astype(float_type(x)), x.shape());
+  const Tensor sum = reduced(Reduction::Exps, x, {over.mask}, type, top);
+  return over.drop(where(isinf(top), top, log(sum) + top).astype(float_type(x)), x.shape());
 }
 
 Tensor count_equal(const Tensor& x, const Tensor& y, const Over& over) {

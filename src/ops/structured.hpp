@@ -174,10 +174,6 @@ struct Over {
   V mean_of(const V& x) const {
     return mask == 0 ? x : mean(x, axes());
   }
-  template <class V>
-  V max_of(const V& x) const {
-    return mask == 0 ? x : max(x, axes());
-  }
   Over shifted() const { return {mask << 1, keepdims}; }
   /// Elements per result.
   std::int64_t count(const Shape& input) const;
@@ -207,8 +203,8 @@ struct Sum {
     const Shape& shape = s.pass.shape(0);
     s.pass.add(0, spread(over.kept(g, shape), shape));
   }
-  /// g repeated to `shape`. Small ones are made dense, since the kernels that follow are fastest on
-  /// that.
+  /// g repeated to `shape`. Small ones and those of short rows are made dense, since the kernels
+  /// that follow are fastest on that.
   static Tensor spread(const Tensor& g, const Shape& shape);
   static Variable spread(const Variable& g, const Shape& shape) { return broadcast_to(g, shape); }
 };

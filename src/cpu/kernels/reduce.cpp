@@ -15,6 +15,10 @@ struct Pick<true, First, Second> {
   using Type = Second;
 };
 
+// e^x for x <= 0 or NaN, without what larger ones need; 0 where it is no normal number.
+LMP_MATH_FN float exp_below(float x) { return x < -kMathNearExp ? 0.0F : math_exp_normal(x); }
+LMP_MATH_FN double exp_below(double x) { return exp(x); }
+
 // ---- What is reduced ----
 // term() makes of an element, and of what goes with it, what join() joins. Both are written for
 // numbers and for vectors of them.
@@ -66,7 +70,7 @@ struct ExpsOf : Added {
   static constexpr With with = With::Output;
   template <class T>
   LMP_FN static T term(T x, T shift) {
-    return exp(x - shift);
+    return exp_below(x - shift);
   }
 };
 struct ProductsOf : Added {
@@ -117,7 +121,7 @@ LMP_MATH_FN T join_lanes(typename VectorOf<T, kBytes>::Type v) {
 // Four vectors of lanes, which keeps the adders busy. The tree that joins them is fixed, so the
 // result depends on n alone.
 template <class Op, class T>
-LMP_MATH_FN T reduce_row(const T* x, const T* with, std::size_t n) {
+LMP_MATH_FN T reduce_piece(const T* x, const T* with, std::size_t n) {
   constexpr std::size_t kStep = kLanes<T>;
   const T first = Op::with == With::Output ? *with : T{};
   const auto scalar = [=](std::size_t i) __attribute__((always_inline)) {
@@ -153,6 +157,20 @@ LMP_MATH_FN T reduce_row(const T* x, const T* with, std::size_t n) {
   return total;
 }
 
+// Pieces are as long as lets a lane join 64 elements, however wide vectors are, so that sums keep
+// their digits.
+template <class Op, class T>
+LMP_MATH_FN T reduce_row(const T* x, const T* with, std::size_t n) {
+  constexpr std::size_t kPiece = 256 * kLanes<T>;
+  T total{};
+  for (std::size_t i = 0; i < n; i += kPiece) {
+    const T part = reduce_piece<Op, T>(x + i, Op::with == With::Element ? with + i : with,
+                                       n - i < kPiece ? n - i : kPiece);
+    total = i == 0 ? part : Op::join(total, part);
+  }
+  return total;
+}
+
 template <class Op, class T>
 void reduce_rows(void* out, const void* in, const void* with, std::int64_t stride, std::size_t rows,
                  std::size_t n) {
@@ -182,35 +200,30 @@ void reduce_rows(void* out, const void* in, const void* with, std::int64_t strid
 // kRows rows into the results, which are read and written once for all of them.
 template <class Op, class T, bool kFirst, int... kRow>
 LMP_MATH_FN void add_rows(T* out, const T* x, const T* with, std::int64_t stride, std::size_t n,
-                          Indices<0, kRow...>) {
-  const auto loop = [=](std::size_t begin, std::size_t end, std::size_t step, auto load, auto store)
-      __attribute__((always_inline)) {
-    for (std::size_t j = begin; j + step <= end; j += step) {
-      const auto term = [=](int row) __attribute__((always_inline)) {
-        const std::int64_t skip = row * stride;
-        return Op::term(load(x + skip + j), Op::with == With::Nothing  ? decltype(load(x)){}
-                                            : Op::with == With::Output ? load(with + j)
-                                                                       : load(with + skip + j));
-      };
-      auto total = term(0);
-      if constexpr (!kFirst) total = Op::join(load(out + j), total);
-      ((total = Op::join(total, term(kRow))), ...);
-      store(out + j, total);
-    }
+                          Indices<kRow...>) {
+  const auto total_of = [=](std::size_t j, auto load) __attribute__((always_inline)) {
+    const auto term = [=](int row) __attribute__((always_inline)) {
+      const std::int64_t skip = row * stride;
+      return Op::term(load(x + skip + j), Op::with == With::Nothing  ? decltype(load(x)){}
+                                          : Op::with == With::Output ? load(with + j)
+                                                                     : load(with + skip + j));
+    };
+    auto total = kFirst ? term(0) : Op::join(load(out + j), term(0));
+    ((total = kRow == 0 ? total : Op::join(total, term(kRow))), ...);
+    return total;
   };
-  std::size_t whole = 0;
-  if constexpr (kVectorTerm<Op>) {
-    whole = n / kLanes<T> * kLanes<T>;
-    loop(
-        0, whole, kLanes<T>,
-        [](const T* p) __attribute__((always_inline)) { return load_vector(p); },
-        [](T * p, Vector<T> v) __attribute__((always_inline)) { store_vector(p, v); });
-  }
+  std::size_t j = 0;
+  if constexpr (kVectorTerm<Op>)
+    for (; j + kLanes<T> <= n; j += kLanes<T>)
+      store_vector<T>(out + j, total_of(
+                                   j, [](const T* p) __attribute__((always_inline)) {
+                                     return load_vector(p);
+                                   }));
+  const std::size_t rest = j;
   LMP_VECTORIZE
-  for (std::size_t j = whole; j < n; ++j)
-    loop(
-        j, j + 1, 1, [](const T* p) __attribute__((always_inline)) { return *p; },
-        [](T * p, T v) __attribute__((always_inline)) { *p = v; });
+  for (std::size_t i = rest; i < n; ++i)
+    out[i] = total_of(
+        i, [](const T* p) __attribute__((always_inline)) { return *p; });
 }
 
 template <class Op, class T>
@@ -241,25 +254,36 @@ void reduce_columns(void* out, const void* in, const void* with, std::int64_t st
 template <bool kMax, class T>
 LMP_MATH_FN bool beats(T candidate, T best) {
   if constexpr (kIsFloat<T>) {
-    return ((kMax ? candidate > best : candidate < best) | isnan(candidate)) & !isnan(best);
+    return !isnan(best) && ((kMax ? candidate > best : candidate < best) || isnan(candidate));
   } else {
     return kMax ? candidate > best : candidate < best;
   }
 }
 
+/// Positions as wide as the values, so that vectors of both have the same lanes; there are no
+/// vectors for the narrowest.
+template <class T>
+using Place = typename Pick<(sizeof(T) > 4), std::int32_t, std::int64_t>::Type;
+template <class T>
+inline constexpr bool kVectorPlace = sizeof(T) == sizeof(Place<T>);
+
+/// Where `value`, or NaN, is first; it is there.
 template <class T>
 LMP_MATH_FN std::size_t first_place(const T* x, T value, std::size_t n) {
-  const auto same = [=](std::size_t i) __attribute__((always_inline)) {
-    return (x[i] == value) | isnan(x[i]);
-  };
-  constexpr std::size_t kPiece = 256 / sizeof(T);
   std::size_t i = 0;
-  for (; i + kPiece <= n; i += kPiece) {
-    unsigned any = 0;
-    for (std::size_t j = 0; j < kPiece; ++j) any |= same(i + j);
-    if (any) break;
+  if constexpr (kVectorPlace<T>) {
+    using Places = Vector<Place<T>>;
+    Places here{}, first = Places{} + static_cast<Place<T>>(n);
+    for (std::size_t j = 0; j < kLanes<T>; ++j) here[j] = static_cast<Place<T>>(j);
+    for (; i + kLanes<T> <= n; i += kLanes<T>, here += static_cast<Place<T>>(kLanes<T>)) {
+      const Vector<T> v = load_vector(x + i);
+      const Places found = ((v == value) | (v != v)) ? here : first;
+      first = found < first ? found : first;
+    }
+    const auto place = static_cast<std::size_t>(join_lanes<MinOf, Place<T>>(first));
+    if (place < n) return place;
   }
-  while (!same(i)) ++i;
+  while (x[i] != value && !isnan(x[i])) ++i;
   return i;
 }
 
@@ -269,54 +293,61 @@ using ExtremeOf = typename Pick<kMax, MinOf, MaxOf>::Type;
 template <bool kMax, class T>
 void arg_rows(void* best, std::int64_t* index, const void* in, std::int64_t stride,
               std::size_t rows, std::size_t n) {
-  constexpr std::size_t kPiece = 4096;
+  constexpr std::size_t kPiece = 2048;
+  const auto piece = [=](std::size_t i) { return n - i < kPiece ? n - i : kPiece; };
   auto* top = static_cast<T*>(best);
   const auto* x = static_cast<const T*>(in);
   for (std::size_t r = 0; r < rows; ++r, x += stride) {
     std::size_t place = 0;
     for (std::size_t i = 0; i < n; i += kPiece) {
-      const T value =
-          reduce_row<ExtremeOf<kMax, T>, T>(x + i, nullptr, n - i < kPiece ? n - i : kPiece);
+      const T value = reduce_row<ExtremeOf<kMax, T>, T>(x + i, nullptr, piece(i));
       if (i > 0 && !beats<kMax>(value, top[r])) continue;
       top[r] = value;
       place = i;
     }
-    index[r] = static_cast<std::int64_t>(place + first_place(x + place, top[r], n - place));
+    index[r] = static_cast<std::int64_t>(place + first_place(x + place, top[r], piece(place)));
   }
 }
 
-// Positions are kept as wide as the values, so that a loop over both vectorises.
 template <bool kMax, class T>
 void arg_columns(void* best, std::int64_t* index, const void* in, std::int64_t stride,
                  std::size_t rows, std::size_t n) {
-  using Place = typename Pick<(sizeof(T) > 4), std::int32_t, std::int64_t>::Type;
-  Place place[kBlock];
   auto* top = static_cast<T*>(best);
   const auto* x = static_cast<const T*>(in);
+  Place<T> place[kBlock];
   for (std::size_t j = 0; j < n; ++j) {
     top[j] = x[j];
     place[j] = 0;
   }
-  constexpr std::size_t kAtOnce = 4;
-  const auto add = [&](std::size_t row, auto count) __attribute__((always_inline)) {
-    const T* from = x + static_cast<std::int64_t>(row) * stride;
-    LMP_VECTORIZE
-    for (std::size_t j = 0; j < n; ++j) {
-      T value = top[j];
-      Place at = place[j];
-      for (int r = 0; r < decltype(count)::value; ++r) {
-        const T candidate = from[r * stride + static_cast<std::int64_t>(j)];
-        const bool wins = beats<kMax>(candidate, value);
-        value = wins ? candidate : value;
-        at = wins ? static_cast<Place>(static_cast<Place>(row) + r) : at;
+  constexpr std::size_t kAtOnce = 8;
+  for (std::size_t row = 1; row < rows; row += kAtOnce) {
+    const std::size_t end = rows - row < kAtOnce ? rows : row + kAtOnce;
+    std::size_t j = 0;
+    if constexpr (kVectorPlace<T>) {
+      for (; j + kLanes<T> <= n; j += kLanes<T>) {
+        Vector<T> value = load_vector(top + j);
+        Vector<Place<T>> at = load_vector(place + j);
+        const T* from = x + static_cast<std::int64_t>(row) * stride + j;
+        for (std::size_t r = row; r < end; ++r, from += stride) {
+          const Vector<T> next = load_vector(from);
+          auto wins = kMax ? next > value : next < value;
+          if constexpr (kIsFloat<T>) wins = (wins | (next != next)) & (value == value);
+          value = wins ? next : value;
+          at = wins ? Vector<Place<T>>{} + static_cast<Place<T>>(r) : at;
+        }
+        store_vector<T>(top + j, value);
+        store_vector<Place<T>>(place + j, at);
       }
-      top[j] = value;
-      place[j] = at;
     }
-  };
-  std::size_t row = 1;
-  for (; row + kAtOnce <= rows; row += kAtOnce) add(row, Index<kAtOnce>{});
-  for (; row < rows; ++row) add(row, Index<1>{});
+    for (; j < n; ++j) {
+      for (std::size_t r = row; r < end; ++r) {
+        const T next = x[static_cast<std::int64_t>(r) * stride + static_cast<std::int64_t>(j)];
+        if (!beats<kMax>(next, top[j])) continue;
+        top[j] = next;
+        place[j] = static_cast<Place<T>>(r);
+      }
+    }
+  }
   for (std::size_t j = 0; j < n; ++j) index[j] = place[j];
 }
 
@@ -403,7 +434,7 @@ struct TiesOf {
 struct ScaledExpOf {
   template <class T>
   LMP_FN static T apply(T x, T, T a, T b) {
-    return exp(x - a) * b;
+    return exp_below(x - a) * b;
   }
 };
 struct LessBothOf {
@@ -421,7 +452,14 @@ struct SoftmaxGradientOf {
 struct LogSoftmaxGradientOf {
   template <class T>
   LMP_FN static T apply(T y, T g, T a, T) {
-    return g - exp(y) * a;
+    return g - exp_below(y) * a;
+  }
+};
+
+struct RepeatOf {
+  template <class T>
+  LMP_FN static T apply(T, T, T a, T) {
+    return a;
   }
 };
 
@@ -446,12 +484,26 @@ void spread(void* out, const void* in, const void* with, const void* first, cons
 
 // ---- Softmax of whole rows, which stay in cache between the steps ----
 
-// The sum over blocks of a row of what block(begin, count) gives.
+constexpr std::size_t kSoftmaxBlock = 2048;
+constexpr std::size_t kSoftmaxRows = 32;
+
+// Runs group(rows) over groups of rows. The steps of a short row wait for each other; those of
+// different rows do not.
+template <class F>
+LMP_MATH_FN void by_groups(std::size_t rows, std::size_t n, F group) {
+  const std::size_t fit = n * kSoftmaxRows <= kSoftmaxBlock ? kSoftmaxRows
+                          : n < kSoftmaxBlock               ? kSoftmaxBlock / n
+                                                            : 1;
+  for (std::size_t r = 0; r < rows; r += fit) group(rows - r < fit ? rows - r : fit);
+}
+
+// The sum of what block(begin, count) gives for the blocks of a row.
 template <class F>
 LMP_MATH_FN double sum_blocks(std::size_t n, F block) {
   double total = 0;
-  for (std::size_t begin = 0; begin < n; begin += 1024)
-    total += static_cast<double>(block(begin, n - begin < 1024 ? n - begin : 1024));
+  for (std::size_t begin = 0; begin < n; begin += kSoftmaxBlock)
+    total +=
+        static_cast<double>(block(begin, n - begin < kSoftmaxBlock ? n - begin : kSoftmaxBlock));
   return total;
 }
 
@@ -459,41 +511,55 @@ template <class T, bool kLog>
 void softmax_rows(void* out, const void* in, std::size_t rows, std::size_t n) {
   auto* o = static_cast<T*>(out);
   const auto* x = static_cast<const T*>(in);
-  for (std::size_t r = 0; r < rows; ++r, o += n, x += n) {
-    const T top = reduce_row<MaxOf, T>(x, nullptr, n);
-    const auto sum = sum_blocks(
-        n, [=](std::size_t begin, std::size_t count) __attribute__((always_inline)) {
+  by_groups(
+      rows, n, [&](std::size_t count) __attribute__((always_inline)) {
+        T top[kSoftmaxRows], sum[kSoftmaxRows];
+        for (std::size_t r = 0; r < count; ++r)
+          top[r] = reduce_row<MaxOf, T>(x + r * n, nullptr, n);
+        for (std::size_t r = 0; r < count; ++r) {
+          const T *from = x + r * n, shift = top[r];
+          T* const to = o + r * n;
+          sum[r] = static_cast<T>(sum_blocks(
+              n, [=](std::size_t begin, std::size_t size) __attribute__((always_inline)) {
+                LMP_VECTORIZE
+                for (std::size_t i = begin; i < begin + size; ++i)
+                  to[i] = exp_below(from[i] - shift);
+                return reduce_row<SumOf, T>(to + begin, nullptr, size);
+              }));
+        }
+        for (std::size_t r = 0; r < count; ++r) sum[r] = kLog ? log(sum[r]) : 1 / sum[r];
+        for (std::size_t r = 0; r < count; ++r) {
+          const T *from = x + r * n, shift = top[r], last = sum[r];
+          T* const to = o + r * n;
           LMP_VECTORIZE
-          for (std::size_t i = begin; i < begin + count; ++i) o[i] = exp(x[i] - top);
-          return reduce_row<SumOf, T>(o + begin, nullptr, count);
-        });
-    if constexpr (kLog) {
-      const T log_sum = static_cast<T>(log(sum));
-      LMP_VECTORIZE
-      for (std::size_t i = 0; i < n; ++i) o[i] = x[i] - top - log_sum;
-    } else {
-      const T scale = static_cast<T>(1 / sum);
-      LMP_VECTORIZE
-      for (std::size_t i = 0; i < n; ++i) o[i] *= scale;
-    }
-  }
+          for (std::size_t i = 0; i < n; ++i) to[i] = kLog ? from[i] - shift - last : to[i] * last;
+        }
+        o += count * n;
+        x += count * n;
+      });
 }
 
 template <class T, bool kLog>
 void softmax_gradient_rows(void* out, const void* result, const void* gradient, std::size_t rows,
                            std::size_t n) {
+  using Op = typename Pick<kLog, SoftmaxGradientOf, LogSoftmaxGradientOf>::Type;
   auto* o = static_cast<T*>(out);
   const auto *y = static_cast<const T*>(result), *g = static_cast<const T*>(gradient);
-  for (std::size_t r = 0; r < rows; ++r, o += n, y += n, g += n) {
-    const T sum = static_cast<T>(sum_blocks(
-        n, [=](std::size_t begin, std::size_t count) __attribute__((always_inline)) {
-          return kLog ? reduce_row<SumOf, T>(g + begin, nullptr, count)
-                      : reduce_row<ProductsOf, T>(y + begin, g + begin, count);
-        }));
-    using Op = typename Pick<kLog, SoftmaxGradientOf, LogSoftmaxGradientOf>::Type;
-    LMP_VECTORIZE
-    for (std::size_t i = 0; i < n; ++i) o[i] = Op::apply(y[i], g[i], sum, sum);
-  }
+  by_groups(
+      rows, n, [&](std::size_t count) __attribute__((always_inline)) {
+        T sum[kSoftmaxRows];
+        for (std::size_t r = 0; r < count; ++r)
+          sum[r] = static_cast<T>(sum_blocks(
+              n, [=](std::size_t begin, std::size_t size) __attribute__((always_inline)) {
+                const std::size_t i = r * n + begin;
+                return kLog ? reduce_row<SumOf, T>(g + i, nullptr, size)
+                            : reduce_row<ProductsOf, T>(y + i, g + i, size);
+              }));
+        spread<Op, T, false>(o, y, g, sum, sum, 1, count, n);
+        o += count * n;
+        y += count * n;
+        g += count * n;
+      });
 }
 
 template <class Op, class T>
@@ -537,6 +603,7 @@ void fill_reduce(Kernels& kernels) {
       fill_spread<LessBothOf, T>(kernels, Spread::LessBoth, f);
       fill_spread<SoftmaxGradientOf, T>(kernels, Spread::SoftmaxGradient, f);
       fill_spread<LogSoftmaxGradientOf, T>(kernels, Spread::LogSoftmaxGradient, f);
+      fill_spread<RepeatOf, T>(kernels, Spread::Repeat, f);
       kernels.softmax[0][f] = &softmax_rows<T, false>;
       kernels.softmax[1][f] = &softmax_rows<T, true>;
       kernels.softmax_gradient[0][f] = &softmax_gradient_rows<T, false>;
