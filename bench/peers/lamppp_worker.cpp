@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <lamppp/lamppp.hpp>
+#include <optional>
 
 #include "limits.hpp"
 #include "worker.hpp"
@@ -87,15 +88,18 @@ struct Lamppp {
 
   class Mlp {
    public:
-    Mlp(const Shape& sizes, bool adam, peers::Loss loss) : adam_(adam), loss_(loss) {
+    Mlp(const Shape& sizes, bool adam, peers::Loss loss) : loss_(loss) {
       for (std::size_t i = 0; i + 1 < sizes.size(); ++i) {
         weights_.emplace_back(
             randn({sizes[i + 1], sizes[i]}) / std::sqrt(static_cast<double>(sizes[i])), true);
         biases_.emplace_back(lmp::zeros({sizes[i + 1]}), true);
       }
-      for (const auto* list : {&weights_, &biases_})
-        for (const Variable& w : *list)
-          updates_.push_back({w.data(), {}, lmp::zeros_like(w.data()), lmp::zeros_like(w.data())});
+      std::vector<Variable> parameters = weights_;
+      parameters.insert(parameters.end(), biases_.begin(), biases_.end());
+      if (adam)
+        adam_.emplace(parameters);
+      else
+        sgd_.emplace(parameters, lmp::SgdRule{.lr = 0.01});
     }
     void step(const Tensor& x, const Tensor& y) {
       Variable h = x;
@@ -110,25 +114,18 @@ struct Lamppp {
       else
         loss = lmp::mean(lmp::square(h - y));
       loss.backward();
-      std::size_t i = 0;
-      for (auto* list : {&weights_, &biases_})
-        for (Variable& w : *list) {
-          updates_[i].step = step_;
-          updates_[i++].gradient = w.grad();
-          w.zero_grad();
-        }
-      ++step_;
-      if (adam_)
-        lmp::adam_step(updates_, {});
-      else
-        lmp::sgd_step(updates_, {.lr = 0.01});
+      if (adam_) take(*adam_);
+      if (sgd_) take(*sgd_);
     }
 
    private:
+    static void take(auto& optimizer) {
+      optimizer.step();
+      optimizer.zero_grad();
+    }
     std::vector<Variable> weights_, biases_;
-    std::vector<lmp::tensor::ParameterUpdate> updates_;
-    std::int64_t step_ = 1;
-    bool adam_;
+    std::optional<lmp::optim::Adam> adam_;
+    std::optional<lmp::optim::SGD> sgd_;
     peers::Loss loss_;
   };
 };

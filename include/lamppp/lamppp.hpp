@@ -8,6 +8,7 @@
 #include "lamppp/autograd/core.hpp"
 #include "lamppp/data/core.hpp"
 #include "lamppp/error.hpp"
+#include "lamppp/optim/optim.hpp"
 #include "lamppp/profiler.hpp"
 #include "lamppp/tensor/core.hpp"
 
@@ -15,6 +16,7 @@
 namespace lmp {
 
 using tensor::Activation;
+using tensor::AdamRule;
 using tensor::BFloat16;
 using tensor::CrossEntropyOptions;
 using tensor::DataType;
@@ -26,6 +28,7 @@ using tensor::IntList;
 using tensor::LossReduction;
 using tensor::Number;
 using tensor::Scalar;
+using tensor::SgdRule;
 using tensor::Shape;
 using tensor::Tensor;
 

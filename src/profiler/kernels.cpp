@@ -93,7 +93,7 @@ void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, cons
 void spread(table::Spread op, const Tensor& out, const Tensor& x, const Tensor& with,
             const Tensor& a, const Tensor& b) {
   static constexpr std::array<const char*, table::kSpreads> kNames = {
-      "(x - a) * b",         "ties", "exp(x - a) * b", "x - a - b", "softmax gradient",
+      "(x - a) * b",          "ties",  "exp(x - a) * b", "x - a - b", "softmax gradient",
       "log_softmax gradient", "repeat"};
   const KernelScope scope(kNames[static_cast<std::size_t>(op)], out.type(),
                           {&out, &x, &with, &a, &b});

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "lamppp/autograd/variable.hpp"
+#include "lamppp/export.hpp"
+#include "lamppp/tensor/update.hpp"
+
+/// Optimisers: they move parameters, leaves that require a gradient, downhill.
+namespace lmp::optim {
+
+using autograd::Variable;
+using tensor::Tensor;
+
+/// What every optimiser has: parameters, and for each of them the state that it keeps between
+/// steps, in Float32 (Float64 for Float64 parameters), so that halves do not lose what is small.
+class LMP_API Optimizer {
+ public:
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
+
+  /// In the order in which they were given.
+  const std::vector<Variable>& parameters() const noexcept { return parameters_; }
+
+  /// Drops all gradients. A parameter whose gradient no backward pass made is left out by step().
+  void zero_grad() const;
+
+  /// A copy of everything that the next steps depend on beside the parameters and the options: for
+  /// parameter i "i.step", how many steps it took, and what is kept for it, under the names below.
+  /// What was not needed yet is not there.
+  std::map<std::string, Tensor> state() const;
+  /// Takes over what state() gave; training goes on as if it had not stopped. Throws ValueError for
+  /// a name that no parameter has, ShapeError for a tensor of another shape; then nothing changed.
+  void load_state(const std::map<std::string, Tensor>& state);
+
+ protected:
+  /// `name` is the class's, for messages; `first` and `second` name what is kept, null for nothing.
+  Optimizer(const char* name, std::vector<Variable> parameters, const char* first,
+            const char* second);
+  ~Optimizer() = default;
+
+  /// The gradients that are there, with the state that `kept` of the two tensors have to have.
+  const std::vector<tensor::ParameterUpdate>& next_updates(int kept);
+  /// Throws ValueError unless the condition holds.
+  void check(bool condition, const char* option, double value, const char* range) const;
+
+ private:
+  const char* name_;
+  const char* kept_names_[2];
+  std::vector<Variable> parameters_;
+  std::vector<tensor::ParameterUpdate> updates_;
+};
+
+/// Stochastic gradient descent, with momentum and weight decay if asked for; see
+/// tensor::ops::sgd_step for the formula and its source. Keeps "i.momentum".
+///   optim::SGD sgd({weight, bias}, {.lr = 0.1, .momentum = 0.9});
+///   loss.backward();
+///   sgd.step();
+///   sgd.zero_grad();
+class LMP_API SGD : public Optimizer {
+ public:
+  /// Throws ValueError for no parameters or the same one twice, AutogradError for one that is no
+  /// leaf that requires a gradient.
+  explicit SGD(std::vector<Variable> parameters, const tensor::SgdRule& options = {});
+  /// May be changed between steps, say by a learning-rate schedule.
+  tensor::SgdRule& options() noexcept { return options_; }
+  /// Updates all parameters in place, each in one pass, and records nothing. Throws ValueError
+  /// where an option is out of its range: lr, momentum and weight_decay at least 0; nesterov needs
+  /// a momentum and no dampening.
+  void step();
+
+ private:
+  tensor::SgdRule options_;
+};
+
+/// Adam; see tensor::ops::adam_step for the formula and its source. Keeps "i.first" and "i.second",
+/// the moments.
+class LMP_API Adam : public Optimizer {
+ public:
+  /// Throws as SGD does.
+  explicit Adam(std::vector<Variable> parameters, const tensor::AdamRule& options = {});
+  /// May be changed between steps.
+  tensor::AdamRule& options() noexcept { return options_; }
+  /// Updates all parameters in place, each in one pass, and records nothing. Throws ValueError
+  /// where an option is out of its range: lr, eps and the decays at least 0, the betas in [0, 1).
+  void step();
+
+ private:
+  tensor::AdamRule options_;
+};
+
+/// Adam with decoupled weight decay (Loshchilov and Hutter, "Decoupled weight decay
+/// regularization", ICLR 2019): Adam whose options().decoupled_decay is 0.01 to begin with.
+class LMP_API AdamW : public Adam {
+ public:
+  /// Throws as SGD does.
+  explicit AdamW(std::vector<Variable> parameters,
+                 const tensor::AdamRule& options = {.decoupled_decay = 0.01})
+      : Adam(std::move(parameters), options) {}
+};
+
+/// Scales the gradients of the parameters, in place and all by one factor, so that their norm taken
+/// together is at most `max_norm` (R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of
+/// training recurrent neural networks", ICML 2013). Returns what the norm was; where that is not
+/// finite nothing is scaled. Throws ValueError where max_norm is not above 0.
+LMP_API double clip_grad_norm(const std::vector<Variable>& parameters, double max_norm);
+
+}  // namespace lmp::optim

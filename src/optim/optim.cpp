@@ -1,0 +1,153 @@
+#include "lamppp/optim/optim.hpp"
+
+#include <cmath>
+#include <utility>
+
+#include "lamppp/error.hpp"
+#include "lamppp/tensor/ops.hpp"
+
+namespace lmp::optim {
+
+using tensor::ParameterUpdate;
+
+Optimizer::Optimizer(const char* name, std::vector<Variable> parameters, const char* first,
+                     const char* second)
+    : name_(name), kept_names_{first, second}, parameters_(std::move(parameters)) {
+  const std::string who = name;
+  if (parameters_.empty()) throw ValueError(who + ": there are no parameters");
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const Variable& p = parameters_[i];
+    if (!p.requires_grad() || !p.is_leaf())
+      throw AutogradError(
+          who + ": parameter " + std::to_string(i) +
+          (p.requires_grad() ? " is the result of an operation" : " does not require a gradient") +
+          "; give leaves, made with Variable(tensor, true)");
+    for (std::size_t j = 0; j < i; ++j)
+      if (parameters_[j].data().data() == p.data().data() && p.numel() > 0)
+        throw ValueError(who + ": parameters " + std::to_string(j) + " and " + std::to_string(i) +
+                         " are the same; give each once");
+    updates_.push_back({.parameter = {}, .gradient = {}, .first = {}, .second = {}, .step = 0});
+  }
+}
+
+void Optimizer::zero_grad() const {
+  for (const Variable& p : parameters_) p.zero_grad();
+}
+
+const std::vector<ParameterUpdate>& Optimizer::next_updates(int kept) {
+  for (std::size_t i = 0; i < parameters_.size(); ++i) {
+    const Variable& p = parameters_[i];
+    ParameterUpdate& u = updates_[i];
+    // A parameter's value may have been put in the place of another.
+    u.parameter = p.data();
+    u.gradient = p.has_grad() ? p.grad() : Tensor();
+    if (!p.has_grad()) continue;
+    ++u.step;
+    Tensor* const states[2] = {&u.first, &u.second};
+    for (int k = 0; k < kept; ++k)
+      if (states[k]->shape() != u.parameter.shape() || !states[k]->defined())
+        *states[k] = tensor::zeros(u.parameter.shape(), u.parameter.device(),
+                                   tensor::update_state_type(u.parameter.type()));
+  }
+  return updates_;
+}
+
+void Optimizer::check(bool condition, const char* option, double value, const char* range) const {
+  if (condition) return;
+  throw ValueError(std::string(name_) + ": " + option + " is " + std::to_string(value) +
+                   ", it has to be " + range);
+}
+
+std::map<std::string, Tensor> Optimizer::state() const {
+  std::map<std::string, Tensor> state;
+  for (std::size_t i = 0; i < updates_.size(); ++i) {
+    const ParameterUpdate& u = updates_[i];
+    const std::string prefix = std::to_string(i) + ".";
+    state[prefix + "step"] = tensor::full({}, u.step);
+    const Tensor* const kept[2] = {&u.first, &u.second};
+    for (int k = 0; k < 2; ++k)
+      if (kept[k]->defined()) state[prefix + kept_names_[k]] = kept[k]->clone();
+  }
+  return state;
+}
+
+void Optimizer::load_state(const std::map<std::string, Tensor>& state) {
+  std::vector<ParameterUpdate> loaded(updates_.size());
+  for (ParameterUpdate& u : loaded) u.step = 0;
+  for (const auto& [name, value] : state) {
+    bool known = false;
+    for (std::size_t i = 0; i < loaded.size() && !known; ++i) {
+      const std::string prefix = std::to_string(i) + ".";
+      if (name == prefix + "step") {
+        loaded[i].step = value.item<std::int64_t>();
+        known = true;
+      }
+      Tensor* const kept[2] = {&loaded[i].first, &loaded[i].second};
+      for (int k = 0; k < 2; ++k) {
+        if (kept_names_[k] == nullptr || name != prefix + kept_names_[k]) continue;
+        const Tensor& parameter = parameters_[i].data();
+        if (value.shape() != parameter.shape())
+          throw ShapeError(std::string(name_) + "::load_state: \"" + name +
+                           "\" is not of the shape of parameter " + std::to_string(i));
+        *kept[k] = value.to(parameter.device())
+                       .astype(tensor::update_state_type(parameter.type()))
+                       .clone();
+        known = true;
+      }
+    }
+    if (!known)
+      throw ValueError(std::string(name_) + "::load_state: there is nothing called \"" + name +
+                       "\" here; the state is of another optimiser or other parameters");
+  }
+  updates_ = std::move(loaded);
+}
+
+SGD::SGD(std::vector<Variable> parameters, const tensor::SgdRule& options)
+    : Optimizer("SGD", std::move(parameters), "momentum", nullptr), options_(options) {}
+
+void SGD::step() {
+  check(options_.lr >= 0, "lr", options_.lr, "at least 0");
+  check(options_.momentum >= 0, "momentum", options_.momentum, "at least 0");
+  check(options_.weight_decay >= 0, "weight_decay", options_.weight_decay, "at least 0");
+  check(!options_.nesterov || options_.momentum > 0, "momentum", options_.momentum,
+        "above 0 with nesterov");
+  check(!options_.nesterov || options_.dampening == 0, "dampening", options_.dampening,
+        "0 with nesterov");
+  tensor::sgd_step(next_updates(options_.momentum != 0 ? 1 : 0), options_);
+}
+
+Adam::Adam(std::vector<Variable> parameters, const tensor::AdamRule& options)
+    : Optimizer("Adam", std::move(parameters), "first", "second"), options_(options) {}
+
+void Adam::step() {
+  const auto fraction = [](double beta) { return beta >= 0 && beta < 1; };
+  check(options_.lr >= 0, "lr", options_.lr, "at least 0");
+  check(fraction(options_.beta1), "beta1", options_.beta1, "in [0, 1)");
+  check(fraction(options_.beta2), "beta2", options_.beta2, "in [0, 1)");
+  check(options_.eps >= 0, "eps", options_.eps, "at least 0");
+  check(options_.weight_decay >= 0, "weight_decay", options_.weight_decay, "at least 0");
+  check(options_.decoupled_decay >= 0, "decoupled_decay", options_.decoupled_decay, "at least 0");
+  tensor::adam_step(next_updates(2), options_);
+}
+
+double clip_grad_norm(const std::vector<Variable>& parameters, double max_norm) {
+  if (!(max_norm > 0))
+    throw ValueError("clip_grad_norm: max_norm is " + std::to_string(max_norm) +
+                     ", it has to be above 0");
+  double squares = 0;
+  for (const Variable& p : parameters) {
+    if (!p.has_grad()) continue;
+    const double norm = tensor::norm(p.grad()).item();
+    squares += norm * norm;
+  }
+  const double total = std::sqrt(squares);
+  if (!std::isfinite(total) || total <= max_norm) return total;
+  for (const Variable& p : parameters) {
+    if (!p.has_grad()) continue;
+    Tensor gradient = p.grad();
+    gradient *= max_norm / total;
+  }
+  return total;
+}
+
+}  // namespace lmp::optim
