@@ -16,6 +16,8 @@
 
 namespace peers {
 
+inline constexpr int kSums = 10;
+
 // c = a + 3 b in chunks that one thread each takes whole, always the same one.
 template <class F>
 void on_threads(int threads, std::int64_t n, const F& f) {
@@ -50,34 +52,27 @@ inline void triad(float* c, const float* a, const float* b, std::int64_t n) {
 }
 #endif
 
-// `kSums` independent sums hide the latency of two units.
-template <class T, int kBytes>
-[[gnu::always_inline]] inline void fma_loop(long rounds) {
-  typedef T Vector __attribute__((vector_size(kBytes)));
-  constexpr int kSums = 12;
-  Vector sums[kSums] = {};
-  Vector x = {}, y = {};
-  for (int i = 0; i < kBytes / static_cast<int>(sizeof(T)); ++i) {
-    x[i] = static_cast<T>(0.5);
-    y[i] = static_cast<T>(i);
-  }
-  for (long r = 0; r < rounds; ++r)
-#pragma GCC unroll 12
-    for (int i = 0; i < kSums; ++i) {
-      sums[i] = sums[i] * x + y;
-      asm("" : "+x"(sums[i]));
-    }
-  keep(sums);
-}
 #if defined(__x86_64__)
-template <class T>
-[[gnu::target("avx512f,avx512dq,avx512vl,fma")]] void fma_512(long rounds) {
-  fma_loop<T, 64>(rounds);
-}
-template <class T>
-[[gnu::target("avx2,fma")]] void fma_256(long rounds) {
-  fma_loop<T, 32>(rounds);
-}
+// Ten independent sums hide the latency of two units. They are variables, since gcc 12 keeps an
+// array in memory.
+#define LMP_PEAK(name, features, Vector, set, multiply_add)                            \
+  [[gnu::target(features)]] inline void name(long rounds) {                            \
+    Vector x = set(0.5), y = set(1);                                                   \
+    Vector a = y, b = y, c = y, d = y, e = y, f = y, g = y, h = y, i = y, j = y;       \
+    for (long r = 0; r < rounds; ++r) {                                                \
+      a = multiply_add(a, x, y), b = multiply_add(b, x, y), c = multiply_add(c, x, y); \
+      d = multiply_add(d, x, y), e = multiply_add(e, x, y), f = multiply_add(f, x, y); \
+      g = multiply_add(g, x, y), h = multiply_add(h, x, y), i = multiply_add(i, x, y); \
+      j = multiply_add(j, x, y);                                                       \
+      asm("" : "+x"(x), "+x"(y));                                                      \
+    }                                                                                  \
+    keep(a + b + c + d + e + f + g + h + i + j);                                       \
+  }
+LMP_PEAK(fp32_512, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps)
+LMP_PEAK(fp64_512, "avx512f", __m512d, _mm512_set1_pd, _mm512_fmadd_pd)
+LMP_PEAK(fp32_256, "avx2,fma", __m256, _mm256_set1_ps, _mm256_fmadd_ps)
+LMP_PEAK(fp64_256, "avx2,fma", __m256d, _mm256_set1_pd, _mm256_fmadd_pd)
+#undef LMP_PEAK
 #endif
 
 inline void add_limits(std::vector<Row>& rows, int threads) {
@@ -150,7 +145,7 @@ inline void add_limits(std::vector<Row>& rows, int threads) {
   }
   const auto peak = [&](const char* name, int lanes, void (*loop)(long)) {
     constexpr long kRounds = 20000;
-    row(name, 0, 2.0 * 12 * lanes * kRounds * threads, [=]() -> Body {
+    row(name, 0, 2.0 * kSums * lanes * kRounds * threads, [=]() -> Body {
       return [=] {
         on_threads(threads, threads * 64, [&](std::int64_t, std::int64_t) { loop(kRounds); });
       };
@@ -158,18 +153,13 @@ inline void add_limits(std::vector<Row>& rows, int threads) {
   };
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512f")) {
-    peak("fma fp32", 16, &fma_512<float>);
-    peak("fma fp64", 8, &fma_512<double>);
-    return;
-  }
-  if (__builtin_cpu_supports("avx2")) {
-    peak("fma fp32", 8, &fma_256<float>);
-    peak("fma fp64", 4, &fma_256<double>);
-    return;
+    peak("fma fp32", 16, &fp32_512);
+    peak("fma fp64", 8, &fp64_512);
+  } else if (__builtin_cpu_supports("avx2")) {
+    peak("fma fp32", 8, &fp32_256);
+    peak("fma fp64", 4, &fp64_256);
   }
 #endif
-  peak("fma fp32", 4, [](long rounds) { fma_loop<float, 16>(rounds); });
-  peak("fma fp64", 2, [](long rounds) { fma_loop<double, 16>(rounds); });
 }
 
 }  // namespace peers
