@@ -55,18 +55,19 @@ inline void triad(float* c, const float* a, const float* b, std::int64_t n) {
 #if defined(__x86_64__)
 // Ten independent sums hide the latency of two units. They are variables, since gcc 12 keeps an
 // array in memory.
-#define LMP_PEAK(name, features, Vector, set, multiply_add)                            \
-  [[gnu::target(features)]] inline void name(long rounds) {                            \
-    Vector x = set(0.5), y = set(1);                                                   \
-    Vector a = y, b = y, c = y, d = y, e = y, f = y, g = y, h = y, i = y, j = y;       \
-    for (long r = 0; r < rounds; ++r) {                                                \
-      a = multiply_add(a, x, y), b = multiply_add(b, x, y), c = multiply_add(c, x, y); \
-      d = multiply_add(d, x, y), e = multiply_add(e, x, y), f = multiply_add(f, x, y); \
-      g = multiply_add(g, x, y), h = multiply_add(h, x, y), i = multiply_add(i, x, y); \
-      j = multiply_add(j, x, y);                                                       \
-      asm("" : "+x"(x), "+x"(y));                                                      \
-    }                                                                                  \
-    keep(a + b + c + d + e + f + g + h + i + j);                                       \
+#define LMP_PEAK(name, features, Vector, set, multiply_add)                                    \
+  [[gnu::target(features)]] inline void name(long rounds) {                                    \
+    Vector x = set(0.5), y = set(1);                                                           \
+    Vector a = set(1), b = set(2), c = set(3), d = set(4), e = set(5), f = set(6), g = set(7), \
+           h = set(8), i = set(9), j = set(10);                                                \
+    for (long r = 0; r < rounds; ++r) {                                                        \
+      a = multiply_add(a, x, y), b = multiply_add(b, x, y), c = multiply_add(c, x, y);         \
+      d = multiply_add(d, x, y), e = multiply_add(e, x, y), f = multiply_add(f, x, y);         \
+      g = multiply_add(g, x, y), h = multiply_add(h, x, y), i = multiply_add(i, x, y);         \
+      j = multiply_add(j, x, y);                                                               \
+      asm("" : "+x"(x), "+x"(y));                                                              \
+    }                                                                                          \
+    keep(a + b + c + d + e + f + g + h + i + j);                                               \
   }
 LMP_PEAK(fp32_512, "avx512f", __m512, _mm512_set1_ps, _mm512_fmadd_ps)
 LMP_PEAK(fp64_512, "avx512f", __m512d, _mm512_set1_pd, _mm512_fmadd_pd)
