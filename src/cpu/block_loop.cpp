@@ -57,13 +57,19 @@ class BlockLoop {
       whole_ = whole_ && (dense_[i] || (o.scalar && constant_[i]));
       if (!constant_[i]) bytes += loop.numel * o.size();
     }
+    in_place_ = kernel != nullptr;
+    for (int i = 0; i < count; ++i)
+      in_place_ = in_place_ && (operands[i].scalar || (operands[i].native() && stride_[i] == 1));
     if (!worth_streaming(bytes)) return;
     for (int i = 0; i < count; ++i) {
       streams_[i] = operands[i].output && !operands[i].accumulate && stride_[i] == 1 &&
                     (dense_[i] || row_ >= kLongRow);
       for (int j = 0; j < count; ++j)
         streams_[i] = streams_[i] && (j == i || operands[j].data != operands[i].data);
-      if (streams_[i]) block_ = kStreamedBlock;
+      if (streams_[i]) {
+        block_ = kStreamedBlock;
+        in_place_ = false;
+      }
     }
   }
 
@@ -176,16 +182,15 @@ class BlockLoop {
     const bool direct = operands_[0].native() && stride_[0] == 1 && !streams_[0];
     if (constant_[1]) {
       from = buffers.of(1);
-    } else if (!operands_[1].native() || stride != 1) {
+    } else if (direct || !operands_[1].native() || stride != 1) {
       std::byte* const loaded = direct ? to : buffers.of(1);
       load(1, loaded, from, stride, n);
-      if (direct) return;
       from = loaded;
     }
-    if (direct)
-      std::memcpy(to, from, static_cast<std::size_t>(n * operands_[0].size()));
-    else
+    if (!direct)
       flush(0, to, from, n, buffers, ahead);
+    else if (constant_[1])
+      std::memcpy(to, from, static_cast<std::size_t>(n * operands_[0].size()));
   }
 
   // n neighbours along the innermost axis, the operands beginning at the bytes in `at`.
@@ -213,6 +218,19 @@ class BlockLoop {
       fill_constants(buffers, std::min(block_, end - begin));
       RowWalker walker(loop_, count_, begin / row_);
       std::int64_t column = begin % row_;
+      if (in_place_) {
+        for (std::int64_t at = begin; at < end; walker.next()) {
+          const std::int64_t n = std::min(row_ - column, end - at);
+          void* pointers[kMaxOperands];
+          for (int i = 0; i < count_; ++i)
+            pointers[i] =
+                operands_[i].data + (walker.offset(i) + column * stride_[i]) * operands_[i].size();
+          call(pointers, n);
+          at += n;
+          column = 0;
+        }
+        return;
+      }
       for (std::int64_t at = begin; at < end;) {
         const std::int64_t n = std::min({block_, row_ - column, end - at});
         std::byte* starts[kMaxOperands];
@@ -409,6 +427,7 @@ class BlockLoop {
   bool streams_[kMaxOperands] = {};
   bool whole_ = true;
   bool scalar_rows_ = false;
+  bool in_place_ = false;  // the kernel takes every operand where it is, row by row
   std::int64_t block_ = kBlock;
 };
 
