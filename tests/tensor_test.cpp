@@ -405,6 +405,7 @@ TEST(Threads, DoNotChangeABit) {
       {random({64, 4096}), random({4096, 64})},
       {random({16, 100000}), random({100000, 16})},
       {random({1, 1024}), random({1024, 1024})},
+      {random({1000, 1}), random({1, 1030})},
       {random({4096, 64}).transpose(), random({4096, 64})},
       {random({100, 3000}), random({100, 3000}).transpose()},
       {random({128, 784}), random({784, 512})}};
