@@ -86,7 +86,9 @@ struct RowReduction {
   std::byte* scratch;  // kRow accumulators
 
   void operator()(void* out, std::int64_t begin, std::int64_t n) const {
-    if (n > kRow) {
+    const bool in_place = r.type == r.compute &&
+                          (reduced.ndim == 0 || (reduced.ndim == 1 && reduced.strides[0][0] == 1));
+    if (n > kRow && !in_place) {
       const std::int64_t half = (n / 2 + kRow - 1) / kRow * kRow;
       alignas(8) std::byte right[8];
       (*this)(out, begin, half);

@@ -51,12 +51,21 @@ struct MaxOf : Joined {
     const V larger = b > a ? b : a;
     return b != b ? b : larger;  // a that is NaN stays
   }
+  // Of numbers.
+  template <class V>
+  LMP_FN static V further(V a, V b) {
+    return a > b ? a : b;
+  }
 };
 struct MinOf : Joined {
   template <class V>
   LMP_FN static V join(V a, V b) {
     const V smaller = b < a ? b : a;
     return b != b ? b : smaller;
+  }
+  template <class V>
+  LMP_FN static V further(V a, V b) {
+    return a < b ? a : b;
   }
 };
 struct SquaresOf : Added {
@@ -157,18 +166,52 @@ LMP_MATH_FN T reduce_piece(const T* x, const T* with, std::size_t n) {
   return total;
 }
 
+// The extreme where no element is NaN or infinite, which x * 0 tells: one instruction for each
+// instead of four.
+template <class Op, class T>
+LMP_MATH_FN bool finite_extreme(T* out, const T* x, std::size_t n) {
+  constexpr std::size_t kStep = 4 * kLanes<T>;
+  if (n < 2 * kStep) return false;
+  Vector<T> top[4], zeros[2] = {};
+  for (int k = 0; k < 4; ++k) top[k] = load_vector(x + static_cast<std::size_t>(k) * kLanes<T>);
+  const std::size_t last = n - kStep;  // the end is looked at again with what comes before it
+  for (std::size_t i = 0;; i = i + kStep < last ? i + kStep : last) {
+    const auto take = [&](int k) __attribute__((always_inline)) {
+      const Vector<T> v = load_vector(x + i + static_cast<std::size_t>(k) * kLanes<T>);
+      top[k] = Op::further(v, top[k]);
+      zeros[k % 2] += v * T{0};
+    };
+    take(0), take(1), take(2), take(3);
+    if (i == last) break;
+  }
+  const T zero = join_lanes<SumOf, T>(zeros[0] + zeros[1]);
+  *out = join_lanes<Op, T>(Op::join(Op::join(top[0], top[1]), Op::join(top[2], top[3])));
+  return zero == T{0};
+}
+
+template <class Op, class T>
+T reduce_row_pieces(const T* x, const T* with, std::size_t n);
+
 // Pieces are as long as lets a lane join 64 elements, however wide vectors are, so that sums keep
-// their digits.
+// their digits, and joined pairwise.
 template <class Op, class T>
 LMP_MATH_FN T reduce_row(const T* x, const T* with, std::size_t n) {
-  constexpr std::size_t kPiece = 256 * kLanes<T>;
-  T total{};
-  for (std::size_t i = 0; i < n; i += kPiece) {
-    const T part = reduce_piece<Op, T>(x + i, Op::with == With::Element ? with + i : with,
-                                       n - i < kPiece ? n - i : kPiece);
-    total = i == 0 ? part : Op::join(total, part);
+  if constexpr (kIsFloat<T> && requires { Op::further(T{}, T{}); }) {
+    T extreme;
+    if (finite_extreme<Op, T>(&extreme, x, n)) return extreme;
   }
-  return total;
+  constexpr std::size_t kPiece = 256 * kLanes<T>;
+  if (n <= kPiece) return reduce_piece<Op, T>(x, with, n);
+  return reduce_row_pieces<Op, T>(x, with, n);
+}
+template <class Op, class T>
+T reduce_row_pieces(const T* x, const T* with, std::size_t n) {
+  constexpr std::size_t kPiece = 256 * kLanes<T>;
+  if (n <= kPiece) return reduce_piece<Op, T>(x, with, n);
+  const std::size_t half = (n / 2 + kPiece - 1) / kPiece * kPiece;
+  const T left = reduce_row_pieces<Op, T>(x, with, half);
+  return Op::join(left, reduce_row_pieces<Op, T>(
+                            x + half, Op::with == With::Element ? with + half : with, n - half));
 }
 
 template <class Op, class T>
