@@ -126,8 +126,9 @@ struct ColumnReduction {
 
   // `scratch` has room for the depth of the tree.
   void operator()(std::byte* out, std::int64_t begin, std::int64_t n, std::byte* scratch) const {
-    if (n > kStack) {
-      const std::int64_t half = (n / 2 + kStack - 1) / kStack * kStack;
+    const std::int64_t stack = stack_of(width * r.wide);
+    if (n > stack) {
+      const std::int64_t half = (n / 2 + stack - 1) / stack * stack;
       (*this)(out, begin, half, scratch);
       (*this)(scratch, begin + half, n - half, scratch + width * r.wide);
       r.combine(out, scratch, width);
@@ -150,6 +151,10 @@ struct ColumnReduction {
       walker.advance(run);
       done += run;
     }
+  }
+  // Few columns, whole vectors of them, are added up in four sums each.
+  static std::int64_t stack_of(std::int64_t bytes) {
+    return bytes <= 256 && bytes % 64 == 0 ? 4 * kStack : kStack;
   }
   static std::int64_t scratch_rows(std::int64_t n) {
     std::int64_t rows = 1;

@@ -240,6 +240,8 @@ void reduce_rows(void* out, const void* in, const void* with, std::int64_t strid
 
 // ---- Columns ----
 
+constexpr std::size_t kNarrow = 64;  // columns, few enough for four sums of each in registers
+
 // kRows rows into the results, which are read and written once for all of them.
 template <class Op, class T, bool kFirst, int... kRow>
 LMP_MATH_FN void add_rows(T* out, const T* x, const T* with, std::int64_t stride, std::size_t n,
@@ -269,11 +271,51 @@ LMP_MATH_FN void add_rows(T* out, const T* x, const T* with, std::int64_t stride
         i, [](const T* p) __attribute__((always_inline)) { return *p; });
 }
 
+// Few columns: whole vectors of them stay in registers while the rows go by, in four sums each that
+// take every fourth row, whatever the width of vectors.
+template <class Op, class T, int... kColumn>
+LMP_MATH_FN void narrow_columns(T* out, const T* x, const T* with, std::int64_t stride,
+                                std::size_t rows, Indices<kColumn...>) {
+  constexpr int kColumns = sizeof...(kColumn);
+  const auto term = [=](std::size_t row, int column) __attribute__((always_inline)) {
+    const std::size_t at = static_cast<std::size_t>(column) * kLanes<T>;
+    const T* const from = x + static_cast<std::int64_t>(row) * stride + at;
+    return Op::term(load_vector(from),
+                    Op::with == With::Nothing ? Vector<T>{} : load_vector(with + at));
+  };
+  Vector<T> sums[4][kColumns] = {
+      {term(0, kColumn)...}, {term(1, kColumn)...}, {term(2, kColumn)...}, {term(3, kColumn)...}};
+  std::size_t r = 4;
+  for (; r + 4 <= rows; r += 4) {
+    ((sums[0][kColumn] = Op::join(sums[0][kColumn], term(r, kColumn))), ...);
+    ((sums[1][kColumn] = Op::join(sums[1][kColumn], term(r + 1, kColumn))), ...);
+    ((sums[2][kColumn] = Op::join(sums[2][kColumn], term(r + 2, kColumn))), ...);
+    ((sums[3][kColumn] = Op::join(sums[3][kColumn], term(r + 3, kColumn))), ...);
+  }
+  for (; r < rows; ++r)
+    ((sums[r % 4][kColumn] = Op::join(sums[r % 4][kColumn], term(r, kColumn))), ...);
+  (store_vector<T>(out + kColumn * static_cast<int>(kLanes<T>),
+                   Op::join(Op::join(sums[0][kColumn], sums[1][kColumn]),
+                            Op::join(sums[2][kColumn], sums[3][kColumn]))),
+   ...);
+}
+
 template <class Op, class T>
 void reduce_columns(void* out, const void* in, const void* with, std::int64_t stride,
                     std::size_t rows, std::size_t n) {
   auto* o = static_cast<T*>(out);
   const auto *x = static_cast<const T*>(in), *w = static_cast<const T*>(with);
+  if constexpr (kVectorTerm<Op> && Op::with != With::Element && kIsFloat<T>) {
+    constexpr std::size_t kGroup = 4 * kLanes<T>;
+    if (n <= kNarrow && n % kLanes<T> == 0 && rows >= 8) {
+      std::size_t j = 0;
+      for (; j + kGroup <= n; j += kGroup)
+        narrow_columns<Op, T>(o + j, x + j, w + (w ? j : 0), stride, rows, UpTo<4>{});
+      for (; j < n; j += kLanes<T>)
+        narrow_columns<Op, T>(o + j, x + j, w + (w ? j : 0), stride, rows, UpTo<1>{});
+      return;
+    }
+  }
   constexpr int kAtOnce = kVectorTerm<Op> ? 8 : 1;
   const auto next = [&](std::size_t count) {
     x += static_cast<std::int64_t>(count) * stride;
