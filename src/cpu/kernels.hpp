@@ -144,6 +144,7 @@ struct Kernels {
   ForwardFn forward[kOpCount][kComputeTypes];
   /// Binary ops of float and double with one element as the first or second operand for all n.
   ForwardFn forward_scalar[kOpCount][2][2];  // by the operand, by float, double
+  ForwardFn forward_brain[kOpCount];         // of BFloat16 itself, for light ops
   BackwardFn backward[kOpCount][2][8];       // by float, double; by the mask of operands asked for
   LoadFn load[tensor::kDataTypeCount][kComputeTypes];
   StoreFn store[tensor::kDataTypeCount];  // from the compute type of the storage type

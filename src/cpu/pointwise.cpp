@@ -10,6 +10,7 @@ namespace lmp::cpu {
 using tensor::DataType;
 using tensor::IntList;
 using tensor::Number;
+using tensor::Shape;
 using tensor::Tensor;
 using tensor::detail::GradientTarget;
 using tensor::detail::Iteration;
@@ -63,6 +64,23 @@ std::int64_t chunk_of(const table::PointwiseOp& op) {
   return op.info.promote == table::Promote::Float ? kChunk / 4 : kChunk;
 }
 
+// Of operands in the memory of one type and shape, dense, that the kernel takes as they are.
+void forward_dense(ForwardFn kernel, std::int64_t chunk, const Tensor& out, const Operand* in,
+                   int count) {
+  const IntList stride = {1};
+  const IntList strides[4] = {stride, stride, stride, stride};
+  BlockOperand operands[4] = {
+      {static_cast<std::byte*>(out.data()), out.type(), out.type(), true, false}};
+  for (int i = 0; i < count; ++i)
+    operands[i + 1] = {static_cast<std::byte*>(in[i].tensor->data()), out.type(), out.type()};
+  const Iteration loop(Shape{static_cast<std::int64_t>(out.numel())},
+                       {strides, static_cast<std::size_t>(count + 1)}, false);
+  block_loop(loop, operands, count + 1, chunk, [&](void* const* p, std::size_t n) {
+    const void* const inputs[3] = {p[1], count > 1 ? p[2] : nullptr, count > 2 ? p[3] : nullptr};
+    kernel(p[0], inputs, n);
+  });
+}
+
 DataType compute_of(const table::PointwiseOp& op, int operand, DataType compute) {
   return op.info.condition >> operand & 1 ? DataType::Bool : compute;
 }
@@ -74,6 +92,16 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
   const DataType compute = compute_type(type);
   const ForwardFn kernel = kernels().forward[static_cast<int>(id)][compute_index(compute)];
   const DataType result = op.info.promote == table::Promote::Compare ? DataType::Bool : compute;
+
+  if (type == DataType::BFloat16) {
+    const ForwardFn whole = kernels().forward_brain[static_cast<int>(id)];
+    bool dense = whole != nullptr && out.type() == type && out.is_contiguous();
+    for (int i = 0; dense && i < count; ++i) {
+      const Tensor* t = in[i].tensor;
+      dense = t && t->type() == type && t->is_contiguous() && t->shape() == out.shape();
+    }
+    if (dense) return forward_dense(whole, chunk_of(op), out, in, count);
+  }
 
   // A binary op of floats takes one element in the place of one operand.
   const ForwardFn* const scalar_kernels[2] = {

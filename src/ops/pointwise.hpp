@@ -37,20 +37,25 @@ inline constexpr double kGeluCubic =
 // Arithmetic. Integers wrap around.
 
 struct Add {
-  static constexpr OpInfo info{"add", "a + b", Promote::Common};
+  static constexpr OpInfo info{
+      .name = "add", .formula = "a + b", .promote = Promote::Common, .light = true};
   LMP_FN static auto fwd(auto a, auto b) { return add(a, b); }
   LMP_FN static auto grad(auto g, auto, auto, auto) { return Grads{g, g}; }
 };
 
 struct Sub {
-  static constexpr OpInfo info{
-      .name = "sub", .formula = "a - b", .promote = Promote::Common, .takes_bool = false};
+  static constexpr OpInfo info{.name = "sub",
+                               .formula = "a - b",
+                               .promote = Promote::Common,
+                               .takes_bool = false,
+                               .light = true};
   LMP_FN static auto fwd(auto a, auto b) { return sub(a, b); }
   LMP_FN static auto grad(auto g, auto, auto, auto) { return Grads{g, -g}; }
 };
 
 struct Mul {
-  static constexpr OpInfo info{"mul", "a * b", Promote::Common};
+  static constexpr OpInfo info{
+      .name = "mul", .formula = "a * b", .promote = Promote::Common, .light = true};
   LMP_FN static auto fwd(auto a, auto b) { return mul(a, b); }
   LMP_FN static auto grad(auto g, auto a, auto b, auto) { return Grads{g * b, g * a}; }
 };
@@ -340,7 +345,8 @@ struct Softplus {
 };
 
 struct Relu {
-  static constexpr OpInfo info{"relu", "max(x, 0)", Promote::Common};
+  static constexpr OpInfo info{
+      .name = "relu", .formula = "max(x, 0)", .promote = Promote::Common, .light = true};
   template <class T>
   LMP_FN static auto fwd(T x) {
     return where(x < T(0), T(0), x);

@@ -1,3 +1,4 @@
+#include "cpu/kernels/brain.hpp"
 #include "cpu/kernels/table.hpp"
 
 #if defined(__F16C__)
@@ -10,10 +11,6 @@ namespace {
 struct Half {
   std::uint16_t bits;
 };
-struct Brain {
-  std::uint16_t bits;
-};
-
 // binary16 by integer and float arithmetic alone, so that it vectorises on every level. Normal
 // numbers are rebiased; subnormals are exact as bits * 2^-24. NaN becomes quiet, as the
 // instruction for it has it.
@@ -27,10 +24,6 @@ struct Brain {
   const std::uint32_t quiet = magnitude > 0x7c00u ? 0x00400000u : 0u;
   return __builtin_bit_cast(float, value | sign | quiet);
 }
-[[gnu::always_inline]] inline float widen(Brain b) {
-  return __builtin_bit_cast(float, static_cast<std::uint32_t>(b.bits) << 16);
-}
-
 // Rounds to nearest even. Subnormal results are rounded by the addition of 0.5, whose last place is
 // 2^-24.
 [[gnu::always_inline]] inline Half narrow_half(float f) {
@@ -43,13 +36,6 @@ struct Brain {
   const std::uint32_t large = magnitude > 0x7f800000u ? 0x7e00u : 0x7c00u;
   return {static_cast<std::uint16_t>((magnitude >= 0x477ff000u ? large : finite) | sign)};
 }
-[[gnu::always_inline]] inline Brain narrow_brain(float f) {
-  const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, f);
-  const std::uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
-  const std::uint32_t nan = bits | 0x00400000u;
-  return {static_cast<std::uint16_t>((f != f ? nan : rounded) >> 16)};
-}
-
 template <class T>
 inline constexpr bool kIsHalf = __is_same(T, Half) || __is_same(T, Brain);
 

@@ -1,3 +1,4 @@
+#include "cpu/kernels/brain.hpp"
 #include "cpu/kernels/table.hpp"
 
 namespace lmp::cpu::LMP_ISA {
@@ -76,6 +77,20 @@ void forward2(void* out, const void* const* in, std::size_t n) {
   for (std::size_t i = 0; i < n; ++i) {
     const T first = a[i], second = b[i];
     o[i] = static_cast<R>(Op::fwd(first, second));
+  }
+}
+
+template <class Op, int kArity>
+void forward_brain(void* out, const void* const* in, std::size_t n) {
+  auto* o = static_cast<Brain*>(out);
+  const auto *a = static_cast<const Brain*>(in[0]), *b = static_cast<const Brain*>(in[kArity - 1]);
+  LMP_VECTORIZE
+  for (std::size_t i = 0; i < n; ++i) {
+    const float first = widen(a[i]), second = widen(b[i]);
+    if constexpr (kArity == 1)
+      o[i] = narrow_brain(Op::fwd(first));
+    else
+      o[i] = narrow_brain(Op::fwd(first, second));
   }
 }
 
@@ -236,6 +251,13 @@ void fill_pointwise(Kernels& kernels) {
 #define LMP_TERNARY(function, Op)                               \
   fill_ternary<Op>(kernels.forward[static_cast<int>(OpId::Op)], \
                    kernels.backward[static_cast<int>(OpId::Op)]);
+#include "lamppp/tensor/pointwise.def"
+#define LMP_UNARY(function, Op) \
+  if constexpr (Op::info.light) \
+    kernels.forward_brain[static_cast<int>(OpId::Op)] = &forward_brain<Op, 1>;
+#define LMP_BINARY(function, Op) \
+  if constexpr (Op::info.light)  \
+    kernels.forward_brain[static_cast<int>(OpId::Op)] = &forward_brain<Op, 2>;
 #include "lamppp/tensor/pointwise.def"
 }
 
