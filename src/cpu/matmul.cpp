@@ -50,14 +50,38 @@ void own_matmul(const MatmulArgs& g) {
 
 #ifdef LAMPPP_HAVE_ONEDNN
 // Where oneDNN was measured to be faster; it is ahead from AVX-512 on only. Long sums into small
-// results, and of a transposed a, stay with our kernel: oneDNN splits some of them by the number of
-// threads, which changes their bits.
+// results, and of a transposed a as it is, stay with our kernel: oneDNN splits some of them by the
+// number of threads, which changes their bits.
 bool suits_onednn(const MatmulArgs& g) {
   if (kernels().gemm != avx512::gemm || std::min({g.m, g.n, g.k}) < 32) return false;
   if (g.k > g.m * g.n / 16 || (g.a_col != 1 && g.k > 1024)) return false;
   const Index work = g.m * g.n * g.k;
   return (g.type == tensor::DataType::Float32 && work >= Index{1} << 21) ||
          (g.type == tensor::DataType::BFloat16 && work >= Index{1} << 17);
+}
+
+// A large transposed `a`, laid out row by row for oneDNN: a small part of the work of the product.
+bool turned_onednn(const MatmulArgs& g) {
+  if (g.a_row != 1 || g.a_col == 1 || g.batch != 1 || g.n < 512) return false;
+  MatmulArgs t = g;
+  t.a_row = g.k;
+  t.a_col = 1;
+  if (!suits_onednn(t)) return false;
+  const auto size = static_cast<Index>(tensor::size_of(g.type));
+  const Scratch turned(static_cast<std::size_t>(g.m * g.k * size));
+  t.a = turned.data();
+  const TransposeFn transpose =
+      kernels().transpose[__builtin_ctzll(static_cast<unsigned long long>(size))];
+  const Index rows = 64 / size, cols = kBlock, across = ceil_div(g.k, cols);
+  tensor::detail::parallel_for(across * ceil_div(g.m, rows), 4, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const Index row = i / across * rows, col = i % across * cols;
+      transpose(static_cast<std::byte*>(turned.data()) + (row * g.k + col) * size, g.k,
+                static_cast<const std::byte*>(g.a) + (row + col * g.a_col) * size, g.a_col,
+                std::min(rows, g.m - row), std::min(cols, g.k - col));
+    }
+  });
+  return onednn::matmul(t);
 }
 #endif
 
@@ -79,7 +103,7 @@ void matmul(const MatmulArgs& args) {
     std::swap(g.a_col, g.b_row);
   }
 #ifdef LAMPPP_HAVE_ONEDNN
-  if (suits_onednn(g) && onednn::matmul(g)) return;
+  if (suits_onednn(g) ? onednn::matmul(g) : turned_onednn(g)) return;
 #endif
   own_matmul(g);
 }
