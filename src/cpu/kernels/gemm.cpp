@@ -3,7 +3,7 @@
 // after term within blocks of `depth` terms, whatever tile it lies in.
 #include "cpu/matmul.hpp"
 
-#include "cpu/kernels/vectors.hpp"
+#include "cpu/kernels/tiles.hpp"
 
 namespace lmp::cpu::LMP_ISA {
 namespace {
@@ -141,7 +141,7 @@ LMP_FLAT inline Vector<T> load_some(const S* from, Index stride, Index count) {
   if constexpr (kMasks<S>) {
     if (stride == 1) return masked_load(from, count);
   }
-  S lanes[kLanes<T>] = {};
+  S lanes[kWidth<T>] = {};
   for (Index i = 0; i < count; ++i) lanes[i] = from[i * stride];
   return load<T>(lanes);
 }
@@ -151,7 +151,7 @@ LMP_FLAT inline void store_some(S* to, Vector<T> v, Index count) {
   if constexpr (kMasks<S>) {
     masked_store(to, v, count);
   } else {
-    S lanes[kLanes<T>];
+    S lanes[kWidth<T>];
     store<S, T>(lanes, v);
     for (Index i = 0; i < count; ++i) to[i] = lanes[i];
   }
@@ -160,7 +160,7 @@ LMP_FLAT inline void store_some(S* to, Vector<T> v, Index count) {
 // Copies a line, writing up to a vector more; lanes beyond it are zero.
 template <class T, class S>
 LMP_FLAT inline void pack_line(T* to, const S* from, Index stride, Index count) {
-  constexpr int lanes = kLanes<T>;
+  constexpr int lanes = kWidth<T>;
   for (Index i = 0; i < count; i += lanes, from += lanes * stride) {
     const bool whole = stride == 1 && count - i >= lanes;
     store<T, T>(to + i,
@@ -171,7 +171,7 @@ LMP_FLAT inline void pack_line(T* to, const S* from, Index stride, Index count) 
 // Copies the transpose of cols x depth, whose rows are contiguous.
 template <class T, class S>
 void pack_transposed(T* panel, Index width, const S* b, Index b_col, Index depth, Index cols) {
-  constexpr int lanes = kLanes<T>;
+  constexpr int lanes = kWidth<T>;
   for (Index j = 0; j < width; j += lanes, b += lanes * b_col) {
     const Index count = minimum(lanes, cols - j);
     for (Index p = 0; p < depth; p += lanes) {
@@ -200,7 +200,7 @@ template <class T, class S>
 void pack_panels(T* panels, Index width, const S* b, Index b_row, Index b_col, Index depth,
                  Index cols) {
   const auto pitch = [&](Index j) {
-    return ceil_div(minimum(width, cols - j), kLanes<T>) * kLanes<T>;
+    return ceil_div(minimum(width, cols - j), kWidth<T>) * kWidth<T>;
   };
   if constexpr (kFloating<T>) {
     if (b_row == 1 && b_col != 1) {
@@ -223,7 +223,7 @@ void pack_panels(T* panels, Index width, const S* b, Index b_row, Index b_col, I
 template <class T>
 __attribute__((noinline)) void store_narrow(T* c, Index c_row, const T* sums, Index rows,
                                             Index cols, Index width, bool add) {
-  constexpr int lanes = kLanes<T>;
+  constexpr int lanes = kWidth<T>;
   for (Index i = 0; i < rows; ++i, c += c_row, sums += width) {
     for (Index j = 0; j < cols; j += lanes) {
       const Index count = minimum(lanes, cols - j);
@@ -238,7 +238,7 @@ __attribute__((noinline)) void store_narrow(T* c, Index c_row, const T* sums, In
 template <class T, int M, int N>
 void tile(Index depth, const T* a, Index a_row, Index a_col, const T* b, Index b_row, T* c,
           Index c_row, Index last, bool add) {
-  constexpr int lanes = kLanes<T>;
+  constexpr int lanes = kWidth<T>;
   constexpr int groups = (M + 3) / 4;  // one pointer for four rows: pointers need registers too
   const T* rows[groups];
   repeat<groups>([&](auto i) LMP_FLAT { rows[i.value] = a + i.value * 4 * a_row; });
@@ -291,15 +291,14 @@ constexpr Tiles<T> make_tiles(Indices<I...>) {
 }
 
 template <class T>
-constexpr Tiles<T> kTiles =
-    make_tiles<T>(typename MakeIndices<kMaxRows<T> * kMaxVectors<T>>::Type{});
+constexpr Tiles<T> kTiles = make_tiles<T>(UpTo<kMaxRows<T> * kMaxVectors<T>>{});
 
 // Dot products of a line of a with up to kDots columns of b, all contiguous.
 constexpr Index kDots = 4;
 
 template <class T, class S>
 void dots(Index depth, const T* a, const S* b, Index b_col, Index cols, T* c, bool add) {
-  constexpr int lanes = kLanes<T>, ways = 2;
+  constexpr int lanes = kWidth<T>, ways = 2;
   const S* from[kDots];
   repeat<kDots>([&](auto i) LMP_FLAT { from[i.value] = b + minimum(i.value, cols - 1) * b_col; });
   Vector<T> sum[kDots * ways] = {};
@@ -332,7 +331,7 @@ void dots(Index depth, const T* a, const S* b, Index b_col, Index cols, T* c, bo
 
 template <class T, class S>
 void product(const MatmulArgs& g, const GemmTile& t) {
-  constexpr int lanes = kLanes<T>;
+  constexpr int lanes = kWidth<T>;
   const S* a = static_cast<const S*>(g.a) + t.batch * g.a_batch + t.row_begin * g.a_row;
   const S* b = static_cast<const S*>(g.b) + t.batch * g.b_batch + t.col_begin * g.b_col;
   S* c = static_cast<S*>(g.c) + (t.batch * g.m + t.row_begin) * g.n + t.col_begin;

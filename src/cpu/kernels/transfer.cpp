@@ -1,5 +1,5 @@
 #include "cpu/kernels.hpp"
-#include "cpu/kernels/vectors.hpp"
+#include "cpu/kernels/tiles.hpp"
 
 namespace lmp::cpu::LMP_ISA {
 namespace {
@@ -12,7 +12,7 @@ void transpose_panel(void* out, Index out_row, const void* in, Index in_col, Ind
   const auto* from = static_cast<const T*>(in);
   Index done = 0;  // columns
   if constexpr (sizeof(T) >= 4) {
-    constexpr int lanes = kLanes<T>;
+    constexpr int lanes = kWidth<T>;
     for (; done + lanes <= cols; done += lanes) {
       Index r = 0;
       for (; r + lanes <= rows; r += lanes) {

@@ -1,6 +1,7 @@
-// Vectors as wide as the registers of the instruction set, by the compiler's vector extension;
-// included after table.hpp.
+// Vectors as wide as the registers of the instruction set, by the compiler's vector extension.
 #pragma once
+
+#include <cstddef>
 
 namespace lmp::cpu::LMP_ISA {
 
@@ -23,13 +24,13 @@ template <class T>
 inline constexpr std::size_t kLanes = static_cast<std::size_t>(VectorOf<T>::lanes);
 
 template <class T>
-LMP_MATH_FN Vector<T> load_vector(const T* from) {
+[[gnu::always_inline]] inline Vector<T> load_vector(const T* from) {
   Vector<T> v;
   __builtin_memcpy(&v, from, sizeof v);
   return v;
 }
 template <class T>
-LMP_MATH_FN void store_vector(T* to, Vector<T> v) {
+[[gnu::always_inline]] inline void store_vector(T* to, Vector<T> v) {
   __builtin_memcpy(to, &v, sizeof v);
 }
 
