@@ -17,7 +17,8 @@ BEGIN, END = "<!-- made by bench/numerics.py -->\n", "<!-- end -->\n"
 
 def errors(program, stride):
     """Largest error and where, by function."""
-    run = subprocess.run([program, str(stride)], stdout=subprocess.PIPE, text=True, check=True)
+    # Its exit status says whether every error is as small as promised; the table shows it.
+    run = subprocess.run([program, str(stride)], stdout=subprocess.PIPE, text=True)
     rows = [line.strip("| ").split(" | ") for line in run.stdout.splitlines()[2:]]
     return {row[0]: (row[1], row[2]) for row in rows}
 

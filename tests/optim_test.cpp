@@ -206,6 +206,24 @@ TEST(Optim, ClipsTheNormOfAllGradientsTogether) {
   EXPECT_THROW(lmp::optim::clip_grad_norm({a}, 0), lmp::ValueError);
 }
 
+TEST(Optim, ClipsWhatOverflowsTheTypeOfTheGradient) {
+  Variable h(lmp::zeros({1000, 100}).astype(DataType::Float16), true);
+  lmp::sum(h * 300).backward();
+  EXPECT_NEAR(lmp::optim::clip_grad_norm({h}, 1), 94868.3, 0.1);
+  EXPECT_NEAR(h.grad().index({0, 0}), 1 / std::sqrt(1e5), 1e-5);
+}
+
+TEST(Optim, AStepThatThrowsDoesNotCount) {
+  Variable fine(lmp::ones({1}), true);
+  Variable repeated(lmp::broadcast_to(lmp::ones({1}), {3}), true);
+  Adam adam({fine, repeated}, {.lr = 1});
+  lmp::sum(fine).backward();
+  lmp::sum(repeated).backward();
+  EXPECT_THROW(adam.step(), lmp::Error);
+  EXPECT_EQ(adam.state().at("0.step").item(), 0);
+  EXPECT_EQ(fine.data().index({0}), 1);
+}
+
 TEST(Optim, AScheduleChangesTheOptions) {
   Variable w(lmp::zeros({1}), true);
   SGD sgd({w}, {.lr = 1});

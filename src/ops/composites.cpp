@@ -203,7 +203,7 @@ Variable Dropout::batch(std::span<const Mapped> in, std::int64_t) const {
   IntList own;
   for (int d = 1; d < x.ndim(); ++d) own.push_back(x.shape().dim(d));
   const Tensor kept = forward(tensor::ones(Shape(own), x.device(), x.type()));
-  return where(Variable(tensor::ops::ne(kept, 0)), x * (1 / keep), 0);
+  return where(Variable(tensor::ops::ne(kept, 0)), x * (keep > 0 ? 1 / keep : 0), 0);
 }
 
 }  // namespace lmp::table

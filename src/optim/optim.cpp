@@ -23,7 +23,8 @@ Optimizer::Optimizer(const char* name, std::vector<Variable> parameters, const c
           (p.requires_grad() ? " is the result of an operation" : " does not require a gradient") +
           "; give leaves, made with Variable(tensor, true)");
     for (std::size_t j = 0; j < i; ++j)
-      if (parameters_[j].data().data() == p.data().data() && p.numel() > 0)
+      if (parameters_[j].data().data() == p.data().data() && p.numel() > 0 &&
+          parameters_[j].numel() > 0)
         throw ValueError(who + ": parameters " + std::to_string(j) + " and " + std::to_string(i) +
                          " are the same; give each once");
     updates_.push_back({.parameter = {}, .gradient = {}, .first = {}, .second = {}, .step = 0});
@@ -50,6 +51,13 @@ const std::vector<ParameterUpdate>& Optimizer::next_updates(int kept) {
                                    tensor::update_state_type(u.parameter.type()));
   }
   return updates_;
+}
+
+void Optimizer::end_step(bool counts) noexcept {
+  for (ParameterUpdate& u : updates_) {
+    if (u.gradient.defined() && !counts) --u.step;
+    u.gradient = Tensor();  // so that the next pass may add to it in place
+  }
 }
 
 void Optimizer::check(bool condition, const char* option, double value, const char* range) const {
@@ -113,7 +121,8 @@ void SGD::step() {
         "above 0 with nesterov");
   check(!options_.nesterov || options_.dampening == 0, "dampening", options_.dampening,
         "0 with nesterov");
-  tensor::sgd_step(next_updates(options_.momentum != 0 ? 1 : 0), options_);
+  run(options_.momentum != 0 ? 1 : 0,
+      [&](const auto& updates) { tensor::sgd_step(updates, options_); });
 }
 
 Adam::Adam(std::vector<Variable> parameters, const tensor::AdamRule& options)
@@ -127,7 +136,7 @@ void Adam::step() {
   check(options_.eps >= 0, "eps", options_.eps, "at least 0");
   check(options_.weight_decay >= 0, "weight_decay", options_.weight_decay, "at least 0");
   check(options_.decoupled_decay >= 0, "decoupled_decay", options_.decoupled_decay, "at least 0");
-  tensor::adam_step(next_updates(2), options_);
+  run(2, [&](const auto& updates) { tensor::adam_step(updates, options_); });
 }
 
 double clip_grad_norm(const std::vector<Variable>& parameters, double max_norm) {
@@ -137,7 +146,7 @@ double clip_grad_norm(const std::vector<Variable>& parameters, double max_norm) 
   double squares = 0;
   for (const Variable& p : parameters) {
     if (!p.has_grad()) continue;
-    const double norm = tensor::norm(p.grad()).item();
+    const double norm = tensor::norm(p.grad().astype(tensor::DataType::Float64)).item();
     squares += norm * norm;
   }
   const double total = std::sqrt(squares);

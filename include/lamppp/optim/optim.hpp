@@ -33,7 +33,8 @@ class LMP_API Optimizer {
   /// What was not needed yet is not there.
   std::map<std::string, Tensor> state() const;
   /// Takes over what state() gave; training goes on as if it had not stopped. Throws ValueError for
-  /// a name that no parameter has, ShapeError for a tensor of another shape; then nothing changed.
+  /// a name that no parameter has, ShapeError for a tensor of another shape (TypeError for a step
+  /// that is no integer); then nothing changed.
   void load_state(const std::map<std::string, Tensor>& state);
 
  protected:
@@ -42,12 +43,26 @@ class LMP_API Optimizer {
             const char* second);
   ~Optimizer() = default;
 
-  /// The gradients that are there, with the state that `kept` of the two tensors have to have.
-  const std::vector<tensor::ParameterUpdate>& next_updates(int kept);
+  /// Calls f with the gradients that are there and the state that `kept` of the two tensors make. A
+  /// step that throws does not count.
+  template <class F>
+  void run(int kept, const F& f) {
+    const std::vector<tensor::ParameterUpdate>& updates = next_updates(kept);
+    try {
+      f(updates);
+    } catch (...) {
+      end_step(false);
+      throw;
+    }
+    end_step(true);
+  }
   /// Throws ValueError unless the condition holds.
   void check(bool condition, const char* option, double value, const char* range) const;
 
  private:
+  const std::vector<tensor::ParameterUpdate>& next_updates(int kept);
+  void end_step(bool counts) noexcept;
+
   const char* name_;
   const char* kept_names_[2];
   std::vector<Variable> parameters_;
@@ -63,7 +78,8 @@ class LMP_API Optimizer {
 class LMP_API SGD : public Optimizer {
  public:
   /// Throws ValueError for no parameters or the same one twice, AutogradError for one that is no
-  /// leaf that requires a gradient.
+  /// leaf that requires a gradient. Parameters that overlap otherwise are a mistake that is not
+  /// looked for.
   explicit SGD(std::vector<Variable> parameters, const tensor::SgdRule& options = {});
   /// May be changed between steps, say by a learning-rate schedule.
   tensor::SgdRule& options() noexcept { return options_; }
@@ -102,10 +118,11 @@ class LMP_API AdamW : public Adam {
       : Adam(std::move(parameters), options) {}
 };
 
-/// Scales the gradients of the parameters, in place and all by one factor, so that their norm taken
-/// together is at most `max_norm` (R. Pascanu, T. Mikolov and Y. Bengio, "On the difficulty of
-/// training recurrent neural networks", ICML 2013). Returns what the norm was; where that is not
-/// finite nothing is scaled. Throws ValueError where max_norm is not above 0.
+/// Scales the gradients of the parameters, each listed once, in place and all by one factor, so
+/// that their norm taken together is at most `max_norm` (R. Pascanu, T. Mikolov and Y. Bengio, "On
+/// the difficulty of training recurrent neural networks", ICML 2013). Returns what the norm was;
+/// where that is not finite nothing is scaled. It is computed in Float64. Throws ValueError where
+/// max_norm is not above 0.
 LMP_API double clip_grad_norm(const std::vector<Variable>& parameters, double max_norm);
 
 }  // namespace lmp::optim
