@@ -38,7 +38,7 @@ struct Position {
   std::int64_t operator()(std::int64_t i) const noexcept {
     if (inside(i)) [[likely]]
       return i;
-    if (inside(i + size)) return i + size;
+    if (i < 0 && inside(i + size)) return i + size;
     bad->store(true, std::memory_order_relaxed);
     return 0;
   }
