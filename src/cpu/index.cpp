@@ -62,7 +62,7 @@ class Indices {
     if (!bad_) return;
     const std::int64_t* const first =
         std::find_if_not(data(), data() + count(), [&](std::int64_t i) {
-          return position_.inside(i) || position_.inside(i + position_.size);
+          return position_.inside(i) || (i < 0 && position_.inside(i + position_.size));
         });
     throw IndexError(concat(op_, ": index ", *first, " is out of range for axis ", axis_,
                             " of size ", position_.size));
