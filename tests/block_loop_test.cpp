@@ -199,4 +199,14 @@ TEST(BlockLoop, ModerateBlocksAndMixedOnesGiveTheSameBits) {
   }
 }
 
+TEST(Fill, AFloatIntoIntegersIsWhatACastMakesOfIt) {
+  for (DataType type :
+       {DataType::UInt8, DataType::Int8, DataType::Int16, DataType::Int32, DataType::Int64})
+    for (double value : {3.0, 2.9, -1.5, 1e30, -1e30, std::nan("")}) {
+      Tensor t = lmp::zeros({3}, lmp::DeviceType::CPU, type);
+      t.fill(value);
+      EXPECT_TRUE(lmp::array_equal(t, lmp::full({3}, value).astype(type))) << type << " " << value;
+    }
+}
+
 }  // namespace
