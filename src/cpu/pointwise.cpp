@@ -78,6 +78,15 @@ std::int64_t chunk_of(const table::PointwiseOp& op) {
   return op.info.promote == table::Promote::Float ? kChunk / 4 : kChunk;
 }
 
+// Operand 0 is the result.
+void run_forward(ForwardFn kernel, const Iteration& loop, const BlockOperand* operands, int count,
+                 std::int64_t chunk) {
+  block_loop(loop, operands, count + 1, chunk, [=](void* const* p, std::size_t n) {
+    const void* const inputs[3] = {p[1], count > 1 ? p[2] : nullptr, count > 2 ? p[3] : nullptr};
+    kernel(p[0], inputs, n);
+  });
+}
+
 // Of operands in the memory of one type and shape, dense, that the kernel takes as they are.
 void forward_dense(ForwardFn kernel, std::int64_t chunk, const Tensor& out, const Operand* in,
                    int count) {
@@ -89,10 +98,7 @@ void forward_dense(ForwardFn kernel, std::int64_t chunk, const Tensor& out, cons
     operands[i + 1] = {static_cast<std::byte*>(in[i].tensor->data()), out.type(), out.type()};
   const Iteration loop(Shape{static_cast<std::int64_t>(out.numel())},
                        {strides, static_cast<std::size_t>(count + 1)}, false);
-  block_loop(loop, operands, count + 1, chunk, [&](void* const* p, std::size_t n) {
-    const void* const inputs[3] = {p[1], count > 1 ? p[2] : nullptr, count > 2 ? p[3] : nullptr};
-    kernel(p[0], inputs, n);
-  });
+  run_forward(kernel, loop, operands, count, chunk);
 }
 
 DataType compute_of(const table::PointwiseOp& op, int operand, DataType compute) {
@@ -183,10 +189,7 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
                (loop.constant(i + 1) || (long_rows && loop.strides[i + 1][loop.ndim - 1] == 0));
     if (o.scalar) chosen = scalar_kernels[i][wide];
   }
-  block_loop(loop, operands, count + 1, chunk_of(op), [&](void* const* p, std::size_t n) {
-    const void* const inputs[3] = {p[1], count > 1 ? p[2] : nullptr, count > 2 ? p[3] : nullptr};
-    chosen(p[0], inputs, n);
-  });
+  run_forward(chosen, loop, operands, count, chunk_of(op));
 }
 
 void backward(OpId id, const GradientTarget* out, const Tensor& g, const Operand* in, int count,

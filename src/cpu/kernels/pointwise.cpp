@@ -181,33 +181,37 @@ constexpr bool kTakes =
     Op::info.promote == Promote::Float ? kIndex >= 6 : kIndex > 0 || Op::info.takes_bool;
 
 template <class Op>
-void fill_unary(ForwardFn* forward, BackwardFn (*backward)[8]) {
+void fill_unary(Kernels& kernels, int op) {
   for_each_compute_type([&](auto index) {
     constexpr int k = decltype(index)::value;
     using T = ComputeType<k>;
-    if constexpr (kTakes<Op, k>) forward[k] = &forward1<Op, T>;
+    if constexpr (kTakes<Op, k>) kernels.forward[op][k] = &forward1<Op, T>;
     if constexpr (k >= 6) {
-      if constexpr (requires(T v) { Op::grad(v, v, v); }) backward[k - 6][1] = &backward1<Op, T, 1>;
+      if constexpr (requires(T v) { Op::grad(v, v, v); })
+        kernels.backward[op][k - 6][1] = &backward1<Op, T, 1>;
     }
   });
+  if constexpr (Op::info.light) kernels.forward_brain[op] = &forward_brain<Op, 1>;
 }
 
 template <class Op>
-void fill_binary(ForwardFn* forward, ForwardFn (*scalar)[2], BackwardFn (*backward)[8]) {
+void fill_binary(Kernels& kernels, int op) {
   for_each_compute_type([&](auto index) {
     constexpr int k = decltype(index)::value;
     using T = ComputeType<k>;
-    if constexpr (kTakes<Op, k>) forward[k] = &forward2<Op, T>;
+    if constexpr (kTakes<Op, k>) kernels.forward[op][k] = &forward2<Op, T>;
     if constexpr (k >= 6) {
-      scalar[0][k - 6] = &forward_scalar<Op, T, 0>;
-      scalar[1][k - 6] = &forward_scalar<Op, T, 1>;
+      kernels.forward_scalar[op][0][k - 6] = &forward_scalar<Op, T, 0>;
+      kernels.forward_scalar[op][1][k - 6] = &forward_scalar<Op, T, 1>;
       if constexpr (requires(T v) { Op::grad(v, v, v, v); }) {
-        backward[k - 6][1] = &backward2<Op, T, 1>;
-        backward[k - 6][2] = &backward2<Op, T, 2>;
-        backward[k - 6][3] = &backward2<Op, T, 3>;
+        BackwardFn* const backward = kernels.backward[op][k - 6];
+        backward[1] = &backward2<Op, T, 1>;
+        backward[2] = &backward2<Op, T, 2>;
+        backward[3] = &backward2<Op, T, 3>;
       }
     }
   });
+  if constexpr (Op::info.light) kernels.forward_brain[op] = &forward_brain<Op, 2>;
 }
 
 template <bool kCondition, class T>
@@ -220,20 +224,21 @@ struct FirstOf<true, T> {
 };
 
 template <class Op>
-void fill_ternary(ForwardFn* forward, BackwardFn (*backward)[8]) {
+void fill_ternary(Kernels& kernels, int op) {
   for_each_compute_type([&](auto index) {
     constexpr int k = decltype(index)::value;
     using T = ComputeType<k>;
     using First = typename FirstOf<(Op::info.condition & 1) != 0, T>::Type;
-    if constexpr (kTakes<Op, k>) forward[k] = &forward3<First, Op, T>;
+    if constexpr (kTakes<Op, k>) kernels.forward[op][k] = &forward3<First, Op, T>;
     if constexpr (k >= 6) {
-      backward[k - 6][1] = &backward3<First, Op, T, 1>;
-      backward[k - 6][2] = &backward3<First, Op, T, 2>;
-      backward[k - 6][3] = &backward3<First, Op, T, 3>;
-      backward[k - 6][4] = &backward3<First, Op, T, 4>;
-      backward[k - 6][5] = &backward3<First, Op, T, 5>;
-      backward[k - 6][6] = &backward3<First, Op, T, 6>;
-      backward[k - 6][7] = &backward3<First, Op, T, 7>;
+      BackwardFn* const backward = kernels.backward[op][k - 6];
+      backward[1] = &backward3<First, Op, T, 1>;
+      backward[2] = &backward3<First, Op, T, 2>;
+      backward[3] = &backward3<First, Op, T, 3>;
+      backward[4] = &backward3<First, Op, T, 4>;
+      backward[5] = &backward3<First, Op, T, 5>;
+      backward[6] = &backward3<First, Op, T, 6>;
+      backward[7] = &backward3<First, Op, T, 7>;
     }
   });
 }
@@ -241,23 +246,9 @@ void fill_ternary(ForwardFn* forward, BackwardFn (*backward)[8]) {
 }  // namespace
 
 void fill_pointwise(Kernels& kernels) {
-#define LMP_UNARY(function, Op)                               \
-  fill_unary<Op>(kernels.forward[static_cast<int>(OpId::Op)], \
-                 kernels.backward[static_cast<int>(OpId::Op)]);
-#define LMP_BINARY(function, Op)                                      \
-  fill_binary<Op>(kernels.forward[static_cast<int>(OpId::Op)],        \
-                  kernels.forward_scalar[static_cast<int>(OpId::Op)], \
-                  kernels.backward[static_cast<int>(OpId::Op)]);
-#define LMP_TERNARY(function, Op)                               \
-  fill_ternary<Op>(kernels.forward[static_cast<int>(OpId::Op)], \
-                   kernels.backward[static_cast<int>(OpId::Op)]);
-#include "lamppp/tensor/pointwise.def"
-#define LMP_UNARY(function, Op) \
-  if constexpr (Op::info.light) \
-    kernels.forward_brain[static_cast<int>(OpId::Op)] = &forward_brain<Op, 1>;
-#define LMP_BINARY(function, Op) \
-  if constexpr (Op::info.light)  \
-    kernels.forward_brain[static_cast<int>(OpId::Op)] = &forward_brain<Op, 2>;
+#define LMP_UNARY(function, Op) fill_unary<Op>(kernels, static_cast<int>(OpId::Op));
+#define LMP_BINARY(function, Op) fill_binary<Op>(kernels, static_cast<int>(OpId::Op));
+#define LMP_TERNARY(function, Op) fill_ternary<Op>(kernels, static_cast<int>(OpId::Op));
 #include "lamppp/tensor/pointwise.def"
 }
 
