@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "cpu/block_loop.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/scratch.hpp"
 #include "tensor/parallel.hpp"
@@ -67,20 +68,15 @@ bool turned_onednn(const MatmulArgs& g) {
   t.a_row = g.k;
   t.a_col = 1;
   if (!suits_onednn(t)) return false;
-  const auto size = static_cast<Index>(tensor::size_of(g.type));
-  const Scratch turned(static_cast<std::size_t>(g.m * g.k * size));
+  const Scratch turned(static_cast<std::size_t>(g.m * g.k) * tensor::size_of(g.type));
   t.a = turned.data();
-  const TransposeFn transpose =
-      kernels().transpose[__builtin_ctzll(static_cast<unsigned long long>(size))];
-  const Index rows = 64 / size, cols = kBlock, across = ceil_div(g.k, cols);
-  tensor::detail::parallel_for(across * ceil_div(g.m, rows), 4, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      const Index row = i / across * rows, col = i % across * cols;
-      transpose(static_cast<std::byte*>(turned.data()) + (row * g.k + col) * size, g.k,
-                static_cast<const std::byte*>(g.a) + (row + col * g.a_col) * size, g.a_col,
-                std::min(rows, g.m - row), std::min(cols, g.k - col));
-    }
-  });
+  const tensor::IntList strides[2] = {{g.k, 1}, {1, g.a_col}};
+  const BlockOperand operands[2] = {
+      {static_cast<std::byte*>(turned.data()), g.type, g.type, true},
+      {static_cast<std::byte*>(const_cast<void*>(g.a)), g.type, g.type},
+  };
+  run_blocks(tensor::detail::Iteration({g.m, g.k}, strides, true), operands, 2, kChunk, nullptr,
+             nullptr);
   return onednn::matmul(t);
 }
 #endif
