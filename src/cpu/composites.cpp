@@ -120,16 +120,9 @@ std::int64_t count_labels(const Tensor& labels, std::int64_t classes, std::int64
   return count;
 }
 
-// The sum of n > 0 elements of float or double, pairwise and in their type.
-double sum_of(const std::byte* x, std::int64_t n, DataType type) {
-  constexpr std::int64_t kRow = 4096;
+// The sum of n > 0 elements of float or double, in their type.
+double sum_of(const void* x, std::int64_t n, DataType type) {
   const bool wide = type == DataType::Float64;
-  if (n > kRow) {
-    const std::int64_t half = (n / 2 + kRow - 1) / kRow * kRow;
-    const double left = sum_of(x, half, type);
-    const double right = sum_of(x + half * (wide ? 8 : 4), n - half, type);
-    return wide ? left + right : static_cast<float>(left) + static_cast<float>(right);
-  }
   float single = 0;
   double total = 0;
   kernels().reduce[static_cast<int>(Reduction::Sum)][compute_index(type)].rows(
@@ -182,7 +175,7 @@ std::int64_t cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor
       k.cross_entropy(offset(losses, begin * wide), rows_of(all, begin, end, values, wide));
     });
     if (reduced)
-      total = sum_of(static_cast<const std::byte*>(losses), rows, compute);
+      total = sum_of(losses, rows, compute);
     else
       out.write(0, rows, losses);
   } else if (!reduced) {
@@ -297,11 +290,7 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
   const auto join = [&](const Tensor& out, const Elements& to, const Scratch& scratch) {
     if (!to.defined()) return;
     auto* const p = static_cast<std::byte*>(scratch.data());
-    for (std::int64_t step = 1; step < parts; step *= 2)
-      for (std::int64_t i = 0; i + step < parts; i += 2 * step) {
-        const void* const terms[2] = {p + i * sums, p + (i + step) * sums};
-        add(p + i * sums, terms, static_cast<std::size_t>(columns));
-      }
+    join_parts(add, p, parts, sums, columns);
     if (to.native())
       std::memcpy(out.data(), p, static_cast<std::size_t>(sums));
     else
@@ -377,18 +366,24 @@ void sgd_step(const std::vector<ParameterUpdate>& updates, const SgdRule& rule) 
 }
 
 void adam_step(const std::vector<ParameterUpdate>& updates, const AdamRule& rule) {
+  const auto args_at = [&](std::int64_t step) {
+    const auto t = static_cast<double>(step);
+    return AdamArgs{rule.beta1,
+                    rule.beta2,
+                    rule.eps,
+                    rule.weight_decay,
+                    1 - rule.lr * rule.decoupled_decay,
+                    rule.lr / (1 - std::pow(rule.beta1, t)),
+                    1 / std::sqrt(1 - std::pow(rule.beta2, t)),
+                    rule.maximize};
+  };
+  // Mostly all parameters are at the same step.
+  const std::int64_t usual = updates.empty() ? 1 : updates.front().step;
+  const AdamArgs usual_args = args_at(usual);
   for_all(updates, [&](void* p, const void* g, void* first, void* second, std::size_t n,
                        const ParameterUpdate& u) {
-    const auto t = static_cast<double>(u.step);
-    const AdamArgs args = {rule.beta1,
-                           rule.beta2,
-                           rule.eps,
-                           rule.weight_decay,
-                           1 - rule.lr * rule.decoupled_decay,
-                           rule.lr / (1 - std::pow(rule.beta1, t)),
-                           1 / std::sqrt(1 - std::pow(rule.beta2, t)),
-                           rule.maximize};
-    kernels_of(u.parameter.type()).adam(p, g, first, second, args, n);
+    kernels_of(u.parameter.type())
+        .adam(p, g, first, second, u.step == usual ? usual_args : args_at(u.step), n);
   });
 }
 

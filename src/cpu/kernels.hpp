@@ -193,4 +193,9 @@ inline const Kernels& kernels() {
   return k ? *k : select_kernels();
 }
 
+/// Joins n parts of `width` elements of the compute type, `slot` bytes apart, pairwise into the
+/// first.
+void join_parts(ForwardFn join, std::byte* parts, std::int64_t n, std::int64_t slot,
+                std::int64_t width);
+
 }  // namespace lmp::cpu

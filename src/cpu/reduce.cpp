@@ -163,14 +163,6 @@ struct ColumnReduction {
   }
 };
 
-// Joins n parts of `width` accumulators, `slot` bytes apart, pairwise into the first.
-void join_parts(const Reducer& r, std::byte* parts, std::int64_t n, std::int64_t slot,
-                std::int64_t width) {
-  for (std::int64_t step = 1; step < n; step *= 2)
-    for (std::int64_t i = 0; i + step < n; i += 2 * step)
-      r.combine(parts + i * slot, parts + (i + step) * slot, width);
-}
-
 // A result that is computed in another type than it is stored in.
 Tensor compute_target(const Tensor& out) {
   const DataType compute = compute_type(out.type());
@@ -178,6 +170,15 @@ Tensor compute_target(const Tensor& out) {
 }
 
 }  // namespace
+
+void join_parts(ForwardFn join, std::byte* parts, std::int64_t n, std::int64_t slot,
+                std::int64_t width) {
+  for (std::int64_t step = 1; step < n; step *= 2)
+    for (std::int64_t i = 0; i + step < n; i += 2 * step) {
+      const void* const terms[2] = {parts + i * slot, parts + (i + step) * slot};
+      join(parts + i * slot, terms, static_cast<std::size_t>(width));
+    }
+}
 
 void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
   const auto outputs = static_cast<std::int64_t>(out.numel());
@@ -264,7 +265,7 @@ void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, cons
     for (std::int64_t unit = 0; unit < units; ++unit) {
       const std::int64_t column = unit % blocks * width, count = std::min(width, inner - column);
       std::byte* mine = static_cast<std::byte*>(parts.data()) + unit * segments * slot;
-      join_parts(r, mine, segments, slot, count);
+      join_parts(r.join, mine, segments, slot, count);
       std::memcpy(to + (unit / blocks * inner + column) * r.wide, mine,
                   static_cast<std::size_t>(count * r.wide));
     }
