@@ -35,10 +35,11 @@ struct Position {
   bool inside(std::int64_t i) const noexcept {
     return static_cast<std::uint64_t>(i) < static_cast<std::uint64_t>(size);
   }
+  bool from_end(std::int64_t i) const noexcept { return i < 0 && inside(i + size); }
   std::int64_t operator()(std::int64_t i) const noexcept {
     if (inside(i)) [[likely]]
       return i;
-    if (i < 0 && inside(i + size)) return i + size;
+    if (from_end(i)) return i + size;
     bad->store(true, std::memory_order_relaxed);
     return 0;
   }
@@ -60,10 +61,9 @@ class Indices {
   Position position() const { return position_; }
   void refuse() const {
     if (!bad_) return;
-    const std::int64_t* const first =
-        std::find_if_not(data(), data() + count(), [&](std::int64_t i) {
-          return position_.inside(i) || (i < 0 && position_.inside(i + position_.size));
-        });
+    const std::int64_t* const first = std::find_if_not(
+        data(), data() + count(),
+        [&](std::int64_t i) { return position_.inside(i) || position_.from_end(i); });
     throw IndexError(concat(op_, ": index ", *first, " is out of range for axis ", axis_,
                             " of size ", position_.size));
   }
