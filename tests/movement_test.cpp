@@ -9,6 +9,7 @@
 #include <random>
 #include <string>
 
+#include "autograd_support.hpp"
 #include "lamppp/lamppp.hpp"
 
 namespace {
@@ -17,6 +18,7 @@ using lmp::DataType;
 using lmp::Shape;
 using lmp::Tensor;
 using lmp::tensor::BFloat16, lmp::tensor::Half;
+using lmp::testing::message_of;
 using Doubles = std::vector<double>;
 using Ints = std::vector<std::int64_t>;
 
@@ -25,16 +27,6 @@ constexpr std::int64_t kMin = std::numeric_limits<std::int64_t>::min();
 constexpr DataType kTypes[] = {
     DataType::Bool,  DataType::UInt8,   DataType::Int8,     DataType::Int16,   DataType::Int32,
     DataType::Int64, DataType::Float16, DataType::BFloat16, DataType::Float32, DataType::Float64};
-
-template <class E, class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const E& e) {
-    return e.what();
-  }
-  return "";
-}
 
 /// Small integers that every type but Bool holds.
 Tensor numbers(const Shape& shape, DataType type, unsigned seed = 1) {

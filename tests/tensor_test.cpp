@@ -5,6 +5,7 @@
 #include <numeric>
 #include <string>
 
+#include "autograd_support.hpp"
 #include "lamppp/lamppp.hpp"
 #include "tensor/backend.hpp"
 
@@ -14,6 +15,7 @@ using lmp::DataType;
 using lmp::DeviceType;
 using lmp::Shape;
 using lmp::Tensor;
+using lmp::testing::message_of;
 using Floats = std::vector<float>;
 using Ints = std::vector<std::int64_t>;
 
@@ -21,16 +23,6 @@ Tensor counted(std::initializer_list<lmp::tensor::Dim> shape) {
   return lmp::arange(0, static_cast<std::int64_t>(Shape(shape).numel()))
       .astype(DataType::Float32)
       .reshape(Shape(shape));
-}
-
-template <class E, class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (const E& e) {
-    return e.what();
-  }
-  return "";
 }
 
 // ---- Construction ----
