@@ -3,6 +3,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "cpu/axes.hpp"
 #include "cpu/backend.hpp"
 #include "cpu/block_loop.hpp"
 #include "lamppp/tensor/ops.hpp"
@@ -17,15 +18,6 @@ using tensor::detail::concat;
 using tensor::detail::parallel_for;
 
 namespace {
-
-// The axis between what is outside and inside of it, in a dense tensor.
-struct Axes {
-  std::int64_t outer = 1, size = 1, inner = 1;
-  Axes(const Shape& shape, int axis) : size(shape.dim(axis)) {
-    for (int d = 0; d < axis; ++d) outer *= shape.dim(d);
-    for (int d = axis + 1; d < shape.ndim(); ++d) inner *= shape.dim(d);
-  }
-};
 
 // A position along an axis from an index, of which negative ones count from the end. One that is
 // out of range is noted and reads as 0.

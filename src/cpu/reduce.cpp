@@ -3,6 +3,7 @@
 #include <cstring>
 #include <vector>
 
+#include "cpu/axes.hpp"
 #include "cpu/backend.hpp"
 #include "cpu/block_loop.hpp"
 #include "lamppp/tensor/ops.hpp"
@@ -313,17 +314,11 @@ namespace {
 constexpr std::int64_t kCachedRow = 65536;
 constexpr std::int64_t kSoftmaxChunk = 8 * kBlock;
 
-struct Along {
-  std::int64_t n, inner = 1;
-  Shape kept;
-  Along(const Tensor& x, int axis) : n(x.shape().dim(axis)) {
-    for (int d = axis + 1; d < x.ndim(); ++d) inner *= x.shape().dim(d);
-    IntList shape(x.shape());
-    shape[static_cast<std::size_t>(axis)] = 1;
-    kept = Shape(shape);
-  }
-  bool in_cached_rows() const { return inner == 1 && n <= kCachedRow; }
-};
+bool in_cached_rows(const Axes& axes) { return axes.inner == 1 && axes.size <= kCachedRow; }
+
+Shape kept_shape(const Tensor& x, int axis) {
+  return tensor::detail::reduced_shape(x.shape(), 1U << axis, true);
+}
 
 // Runs rows(first, count) over all rows, which have n elements.
 template <class F>
@@ -342,16 +337,17 @@ Tensor dense_as(const Tensor& x, DataType type) { return x.astype(type).contiguo
 void softmax(bool log, const Tensor& out, const Tensor& x, int axis) {
   if (x.numel() == 0) return;
   const Tensor target = compute_target(out), source = dense_as(x, target.type());
-  const Along along(x, axis);
-  if (along.in_cached_rows()) {
+  const Axes axes(x.shape(), axis);
+  if (in_cached_rows(axes)) {
     const auto kernel = kernels().softmax[log ? 1 : 0][target.type() == DataType::Float32 ? 0 : 1];
-    over_rows(source, along.n, [&](std::int64_t first, std::size_t rows) {
+    over_rows(source, axes.size, [&](std::int64_t first, std::size_t rows) {
       kernel(static_cast<std::byte*>(target.data()) + first, at(source) + first, rows,
-             static_cast<std::size_t>(along.n));
+             static_cast<std::size_t>(axes.size));
     });
   } else {
-    const Tensor top = tensor::detail::allocate(along.kept, target.type(), out.device());
-    const Tensor sum = tensor::detail::allocate(along.kept, target.type(), out.device());
+    const Shape kept = kept_shape(x, axis);
+    const Tensor top = tensor::detail::allocate(kept, target.type(), out.device());
+    const Tensor sum = tensor::detail::allocate(kept, target.type(), out.device());
     reduce(table::Reduction::Max, top, source, {});
     reduce(table::Reduction::Exps, sum, source, top);
     const tensor::detail::Operand operand = sum;
@@ -365,16 +361,16 @@ void softmax_gradient(bool log, const Tensor& out, const Tensor& y, const Tensor
   if (y.numel() == 0) return;
   const Tensor target = compute_target(out), result = dense_as(y, target.type()),
                gradient = dense_as(g, target.type());
-  const Along along(y, axis);
-  if (along.in_cached_rows()) {
+  const Axes axes(y.shape(), axis);
+  if (in_cached_rows(axes)) {
     const auto kernel =
         kernels().softmax_gradient[log ? 1 : 0][target.type() == DataType::Float32 ? 0 : 1];
-    over_rows(result, along.n, [&](std::int64_t first, std::size_t rows) {
+    over_rows(result, axes.size, [&](std::int64_t first, std::size_t rows) {
       kernel(static_cast<std::byte*>(target.data()) + first, at(result) + first,
-             at(gradient) + first, rows, static_cast<std::size_t>(along.n));
+             at(gradient) + first, rows, static_cast<std::size_t>(axes.size));
     });
   } else {
-    const Tensor sum = tensor::detail::allocate(along.kept, target.type(), out.device());
+    const Tensor sum = tensor::detail::allocate(kept_shape(y, axis), target.type(), out.device());
     if (log)
       reduce(table::Reduction::Sum, sum, gradient, {});
     else
@@ -493,9 +489,8 @@ struct Carry {
 void cumsum(const Tensor& out, const Tensor& x, int axis) {
   if (x.numel() == 0) return;
   const Tensor target = compute_target(out), source = dense_as(x, target.type());
-  const Along along(x, axis);
-  const std::int64_t n = along.n, inner = along.inner;
-  const std::int64_t outer = static_cast<std::int64_t>(x.numel()) / (n * inner);
+  const Axes axes(x.shape(), axis);
+  const std::int64_t outer = axes.outer, n = axes.size, inner = axes.inner;
   const auto size = static_cast<std::int64_t>(tensor::size_of(target.type()));
   const bool floating = is_floating(target.type());
   const CumsumKernels& kernel = kernels().cumsum[compute_index(target.type())];

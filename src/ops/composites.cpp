@@ -31,10 +31,6 @@ OpId op_of(Activation activation) {
   return OpId::kCount;
 }
 
-DataType stats_type(DataType type) {
-  return type == DataType::Float64 ? DataType::Float64 : DataType::Float32;
-}
-
 std::size_t rows_of(const Tensor& x) {
   std::size_t rows = 1;
   for (int d = 0; d + 1 < x.ndim(); ++d) rows *= x.shape()[static_cast<std::size_t>(d)];
@@ -129,7 +125,8 @@ template struct Linear<true>;
 
 Tensor CrossEntropy::forward(const Tensor& logits) {
   const Tensor x = logits.contiguous();
-  stats = allocate(Shape{index.tensor.numel(), 2}, stats_type(x.type()), x.device());
+  stats = allocate(Shape{index.tensor.numel(), 2}, tensor::detail::at_least_float(x.type()),
+                   x.device());
   Tensor loss = allocate(reduces() ? Shape() : index.tensor.shape(), x.type(), x.device());
   counted = backend(x.device()).cross_entropy(loss, stats, x, index.tensor, options);
   return loss;
@@ -160,7 +157,7 @@ Variable CrossEntropy::batch(std::span<const Mapped> in, std::int64_t lanes) con
 // ---- Normalisation ----
 
 Tensor Normalize::forward(const Tensor& x, const Tensor& weight, const Tensor& bias) {
-  stats = allocate(Shape{rows_of(x), 2}, stats_type(x.type()), x.device());
+  stats = allocate(Shape{rows_of(x), 2}, tensor::detail::at_least_float(x.type()), x.device());
   Tensor out = allocate(x.shape(), x.type(), x.device());
   backend(x.device())
       .normalize(centered, out, stats, x.contiguous(), weight.contiguous(),

@@ -24,9 +24,7 @@ Tensor reduced(Reduction reduction, const Tensor& x, const Over& over, DataType 
 DataType sum_type(DataType type) { return is_floating(type) ? type : DataType::Int64; }
 
 // Squares and differences of halves would be rounded in between.
-DataType at_least_float(const Tensor& x) {
-  return x.type() == DataType::Float64 ? DataType::Float64 : DataType::Float32;
-}
+DataType at_least_float(const Tensor& x) { return tensor::detail::at_least_float(x.type()); }
 Tensor zeros_of(const Over& over, const Tensor& x) {
   return tensor::zeros(over.shape(x.shape()), x.device(), at_least_float(x));
 }

@@ -24,6 +24,10 @@ bool broadcasts_to(const Shape& from, const Shape& to) noexcept;
 IntList broadcast_strides(const Shape& shape, const IntList& strides, const Shape& target) noexcept;
 /// `shape` with the axes in `mask` set to 1, or left out.
 Shape reduced_shape(const Shape& shape, unsigned mask, bool keepdims);
+/// What a reduction or a step computes in: Float64 stays, all else becomes Float32.
+constexpr DataType at_least_float(DataType type) noexcept {
+  return type == DataType::Float64 ? type : DataType::Float32;
+}
 /// True where two elements may share memory (a stride of 0, or overlapping views).
 bool has_internal_overlap(const Tensor& x) noexcept;
 

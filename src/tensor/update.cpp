@@ -74,9 +74,7 @@ void run(const char* op, const std::vector<ParameterUpdate>& updates, int states
 
 inline namespace ops {
 
-DataType update_state_type(DataType parameter) {
-  return parameter == DataType::Float64 ? DataType::Float64 : DataType::Float32;
-}
+DataType update_state_type(DataType parameter) { return detail::at_least_float(parameter); }
 
 void sgd_step(const std::vector<ParameterUpdate>& updates, const SgdRule& rule) {
   run("sgd_step", updates, rule.momentum != 0 ? 1 : 0,
