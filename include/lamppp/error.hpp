@@ -59,6 +59,14 @@ class LMP_API DeviceError : public Error {
   ~DeviceError() override;
 };
 
+/// A GPU that failed in a way that no later call survives. What failed may be an op before the one
+/// that throws; later calls on that GPU throw it too.
+class LMP_API DeviceLostError : public DeviceError {
+ public:
+  using DeviceError::DeviceError;
+  ~DeviceLostError() override;
+};
+
 /// Misuse of the graph: no gradient to compute, a released graph, a value changed after it was
 /// saved.
 class LMP_API AutogradError : public Error {

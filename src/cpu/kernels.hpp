@@ -6,6 +6,7 @@
 #include "cpu/matmul.hpp"
 #include "lamppp/tensor/data_type.hpp"
 #include "ops/op_id.hpp"
+#include "tensor/constant.hpp"
 
 namespace lmp::cpu {
 
@@ -15,6 +16,7 @@ using table::kSpreads;
 using table::OpId;
 using table::Reduction;
 using table::Spread;
+using tensor::detail::compute_type;
 
 /// The types that kernels compute in: every storage type but the halves, which are float in
 /// registers.
@@ -22,11 +24,6 @@ inline constexpr int kComputeTypes = 8;
 constexpr int compute_index(tensor::DataType type) noexcept {
   constexpr int indices[tensor::kDataTypeCount] = {0, 1, 2, 3, 4, 5, 6, 6, 6, 7};
   return indices[static_cast<int>(type)];
-}
-constexpr tensor::DataType compute_type(tensor::DataType type) noexcept {
-  return type == tensor::DataType::Float16 || type == tensor::DataType::BFloat16
-             ? tensor::DataType::Float32
-             : type;
 }
 
 /// Elements a block holds: what pointwise kernels are handed at a time where data has to be cast or

@@ -1,11 +1,10 @@
-#include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "cpu/backend.hpp"
 #include "cpu/block_loop.hpp"
 #include "ops/pointwise_run.hpp"
 #include "tensor/checks.hpp"
+#include "tensor/constant.hpp"
 
 namespace lmp::cpu {
 
@@ -14,60 +13,13 @@ using tensor::IntList;
 using tensor::Number;
 using tensor::Shape;
 using tensor::Tensor;
+using tensor::detail::Constant;
 using tensor::detail::GradientTarget;
 using tensor::detail::Iteration;
 using tensor::detail::kMaxOperands;
 using tensor::detail::Operand;
 
 namespace {
-
-// A number as an element in memory.
-struct Constant {
-  alignas(8) std::byte bytes[8];
-  Constant() = default;
-  Constant(Number number, DataType type) {
-    const auto put = [&](auto value) { std::memcpy(bytes, &value, sizeof(value)); };
-    const bool is_float = number.kind() == Number::Kind::Float;
-    // A float becomes an integer as a cast does: truncated, saturated, 0 where it is NaN.
-    const auto put_whole = [&](auto like) {
-      using T = decltype(like);
-      if (!is_float) return put(static_cast<T>(number.integer()));
-      const double value = number.to_double();
-      constexpr auto kLowest = std::numeric_limits<T>::min(),
-                     kHighest = std::numeric_limits<T>::max();
-      if (std::isnan(value)) return put(T{0});
-      if (value >= static_cast<double>(kHighest)) return put(kHighest);
-      if (value <= static_cast<double>(kLowest)) return put(kLowest);
-      put(static_cast<T>(value));
-    };
-    switch (type) {
-      case DataType::Bool:
-        put(is_float ? number.to_double() != 0 : number.integer() != 0);
-        break;
-      case DataType::UInt8:
-        put_whole(std::uint8_t{});
-        break;
-      case DataType::Int8:
-        put_whole(std::int8_t{});
-        break;
-      case DataType::Int16:
-        put_whole(std::int16_t{});
-        break;
-      case DataType::Int32:
-        put_whole(std::int32_t{});
-        break;
-      case DataType::Int64:
-        put_whole(std::int64_t{});
-        break;
-      case DataType::Float64:
-        put(number.to_double());
-        break;
-      default:
-        put(static_cast<float>(number.to_double()));
-        break;
-    }
-  }
-};
 
 // Numbers are repeated on the stack for tensors up to this size; the block loop does it for larger
 // ones.

@@ -9,6 +9,7 @@ IndexError::~IndexError() = default;
 ValueError::~ValueError() = default;
 LinAlgError::~LinAlgError() = default;
 DeviceError::~DeviceError() = default;
+DeviceLostError::~DeviceLostError() = default;
 AutogradError::~AutogradError() = default;
 OutOfMemoryError::~OutOfMemoryError() = default;
 FileError::~FileError() = default;

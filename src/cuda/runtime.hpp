@@ -1,0 +1,96 @@
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "lamppp/tensor/device_type.hpp"
+
+/// The way to the CUDA runtime, for host code and for kernels' launchers.
+namespace lmp::cuda {
+
+/// Throws what `status` says where it is not success: OutOfMemoryError, DeviceLostError for what no
+/// call after it survives, else DeviceError. `what` names the op or the call.
+void check(cudaError_t status, const char* what);
+
+/// GPUs that a driver shows; 0 where there is no driver. Never throws.
+int device_count() noexcept;
+/// Throws DeviceError where there is no such GPU, and says why.
+void check_device(int index);
+/// Throws DeviceLostError where an earlier failure has made the GPU useless.
+void check_alive(int index);
+
+/// What launches look up of a GPU.
+struct Properties {
+  int multiprocessors;
+  int shared_bytes;  // that a block may ask for
+};
+const Properties& properties(int index);
+
+/// The stream that this thread's ops on a GPU go to.
+cudaStream_t current_stream(int index) noexcept;
+/// Sets it; the one before.
+cudaStream_t exchange_stream(int index, cudaStream_t stream) noexcept;
+
+/// True while a Graph captures what this thread does; `what` then throws if it would wait for the
+/// GPU.
+bool is_capturing() noexcept;
+void check_not_capturing(const char* what);
+
+/// Where an op runs: its GPU, which is the calling thread's current one while this lives, and the
+/// stream.
+class Context {
+ public:
+  explicit Context(tensor::Device device);
+  Context(const Context&) = delete;
+  Context& operator=(const Context&) = delete;
+  ~Context() {
+    if (previous_ >= 0) [[unlikely]]
+      cudaSetDevice(previous_);
+  }
+  int index;
+  cudaStream_t stream;
+
+ private:
+  int previous_ = -1;
+};
+
+/// Memory of a GPU that lives until the ops of this stream that were launched before the end of the
+/// scope have run.
+class Scratch {
+ public:
+  Scratch(const Context& context, std::size_t bytes);
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch();
+  template <class T = std::byte>
+  T* as() const noexcept {
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  int index_;
+  cudaStream_t stream_;
+  void* data_;
+};
+
+/// Kernels launched by this process, for tests and profiles.
+std::int64_t launch_count() noexcept;
+void count_launch() noexcept;
+
+/// Waits for the stream, then throws what kernels have reported: see IndexReport.
+void synchronize(const Context& context, const char* what);
+
+/// Where kernels report the first bad index that they met, in host memory that the GPU can write.
+/// They clamp it and go on; it is thrown at the next read or synchronize().
+struct IndexReport {
+  int claimed;
+  const char* op;  // a literal of the host
+  std::int64_t value;
+  std::int64_t size;
+};
+/// The report of a GPU, as kernels see it.
+IndexReport* index_report(int index);
+
+}  // namespace lmp::cuda

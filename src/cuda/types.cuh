@@ -1,0 +1,202 @@
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "lamppp/tensor/data_type.hpp"
+
+/// Element types in kernels: what lies in memory, what is computed in, and the way between them.
+namespace lmp::cuda {
+
+using Half = __half;
+using Brain = __nv_bfloat16;
+
+template <class T>
+struct Tag {
+  using Type = T;
+};
+
+/// f(Tag<T>()) for the type of the elements in memory.
+template <class F>
+decltype(auto) visit(tensor::DataType type, F&& f) {
+  using enum tensor::DataType;
+  switch (type) {
+    case Bool:
+      return f(Tag<bool>());
+    case UInt8:
+      return f(Tag<std::uint8_t>());
+    case Int8:
+      return f(Tag<std::int8_t>());
+    case Int16:
+      return f(Tag<std::int16_t>());
+    case Int32:
+      return f(Tag<std::int32_t>());
+    case Int64:
+      return f(Tag<std::int64_t>());
+    case Float16:
+      return f(Tag<Half>());
+    case BFloat16:
+      return f(Tag<Brain>());
+    case Float32:
+      return f(Tag<float>());
+    default:
+      return f(Tag<double>());
+  }
+}
+
+/// The same where the type is floating.
+template <class F>
+decltype(auto) visit_floating(tensor::DataType type, F&& f) {
+  using enum tensor::DataType;
+  switch (type) {
+    case Float16:
+      return f(Tag<Half>());
+    case BFloat16:
+      return f(Tag<Brain>());
+    case Float32:
+      return f(Tag<float>());
+    default:
+      return f(Tag<double>());
+  }
+}
+
+/// The same by size alone, for what only moves elements.
+template <class F>
+decltype(auto) visit_bits(tensor::DataType type, F&& f) {
+  switch (tensor::size_of(type)) {
+    case 1:
+      return f(Tag<std::uint8_t>());
+    case 2:
+      return f(Tag<std::uint16_t>());
+    case 4:
+      return f(Tag<std::uint32_t>());
+    default:
+      return f(Tag<std::uint64_t>());
+  }
+}
+
+template <class T>
+inline constexpr bool kIsHalf = std::is_same_v<T, Half> || std::is_same_v<T, Brain>;
+template <class T>
+inline constexpr bool kIsFloating = kIsHalf<T> || std::is_floating_point_v<T>;
+
+/// What elements of S are computed in: halves in float, all others as they are.
+template <class S>
+using Computed = std::conditional_t<kIsHalf<S>, float, S>;
+
+/// Floats to integers truncate and saturate, NaN is 0; integers wrap; Bool is whether it differs
+/// from 0; halves are rounded to nearest.
+template <class To, class From>
+__device__ __forceinline__ To convert(From v) {
+  if constexpr (std::is_same_v<To, From>) {
+    return v;
+  } else if constexpr (std::is_same_v<From, Half>) {
+    return convert<To>(__half2float(v));
+  } else if constexpr (std::is_same_v<From, Brain>) {
+    return convert<To>(__bfloat162float(v));
+  } else if constexpr (std::is_same_v<To, Half>) {
+    if constexpr (std::is_same_v<From, double>)
+      return __float2half_rn(static_cast<float>(v));
+    else
+      return __float2half_rn(convert<float>(v));
+  } else if constexpr (std::is_same_v<To, Brain>) {
+    if constexpr (std::is_same_v<From, double>)
+      return __float2bfloat16_rn(static_cast<float>(v));
+    else
+      return __float2bfloat16_rn(convert<float>(v));
+  } else if constexpr (std::is_same_v<To, bool>) {
+    return v != From{};
+  } else if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To>) {
+    constexpr bool kSigned = std::is_signed_v<To>;
+    constexpr int kBits = static_cast<int>(sizeof(To)) * 8 - (kSigned ? 1 : 0);
+    constexpr To kMax = static_cast<To>(~0ULL >> (64 - kBits));
+    constexpr From kAbove = static_cast<From>(1ULL << (kBits - 1)) * 2;
+    constexpr From kBelow = kSigned ? -kAbove : From{0};
+    const From number = v < kAbove ? v : From{0};
+    const To whole = static_cast<To>(number < kBelow ? kBelow : number);
+    return v >= kAbove ? kMax : whole;
+  } else {
+    return static_cast<To>(v);
+  }
+}
+
+template <class S>
+__device__ __forceinline__ Computed<S> widen(S v) {
+  return convert<Computed<S>>(v);
+}
+
+/// Element `i` of an array of `type`, converted.
+template <class C>
+__device__ __forceinline__ C load_as(const void* from, tensor::DataType type, std::int64_t i) {
+  using enum tensor::DataType;
+  switch (type) {
+    case Bool:
+      return convert<C>(static_cast<const bool*>(from)[i]);
+    case UInt8:
+      return convert<C>(static_cast<const std::uint8_t*>(from)[i]);
+    case Int8:
+      return convert<C>(static_cast<const std::int8_t*>(from)[i]);
+    case Int16:
+      return convert<C>(static_cast<const std::int16_t*>(from)[i]);
+    case Int32:
+      return convert<C>(static_cast<const std::int32_t*>(from)[i]);
+    case Int64:
+      return convert<C>(static_cast<const std::int64_t*>(from)[i]);
+    case Float16:
+      return convert<C>(static_cast<const Half*>(from)[i]);
+    case BFloat16:
+      return convert<C>(static_cast<const Brain*>(from)[i]);
+    case Float32:
+      return convert<C>(static_cast<const float*>(from)[i]);
+    default:
+      return convert<C>(static_cast<const double*>(from)[i]);
+  }
+}
+
+template <class C>
+__device__ __forceinline__ void store_as(void* to, tensor::DataType type, std::int64_t i, C v) {
+  using enum tensor::DataType;
+  switch (type) {
+    case Bool:
+      static_cast<bool*>(to)[i] = convert<bool>(v);
+      break;
+    case UInt8:
+      static_cast<std::uint8_t*>(to)[i] = convert<std::uint8_t>(v);
+      break;
+    case Int8:
+      static_cast<std::int8_t*>(to)[i] = convert<std::int8_t>(v);
+      break;
+    case Int16:
+      static_cast<std::int16_t*>(to)[i] = convert<std::int16_t>(v);
+      break;
+    case Int32:
+      static_cast<std::int32_t*>(to)[i] = convert<std::int32_t>(v);
+      break;
+    case Int64:
+      static_cast<std::int64_t*>(to)[i] = convert<std::int64_t>(v);
+      break;
+    case Float16:
+      static_cast<Half*>(to)[i] = convert<Half>(v);
+      break;
+    case BFloat16:
+      static_cast<Brain*>(to)[i] = convert<Brain>(v);
+      break;
+    case Float32:
+      static_cast<float*>(to)[i] = convert<float>(v);
+      break;
+    default:
+      static_cast<double*>(to)[i] = convert<double>(v);
+      break;
+  }
+}
+
+/// N neighbours in memory, moved by one instruction where they make up to 16 aligned bytes.
+template <class T, int N>
+struct alignas(sizeof(T) * N) Pack {
+  T at[N];
+};
+
+}  // namespace lmp::cuda
