@@ -35,6 +35,9 @@ void deallocate(Storage* storage) noexcept {
   tensor::detail::cpu_deallocate(storage, kHeader + bytes);
 }
 
+tensor::MemoryStats memory_stats(Device) { return tensor::detail::cpu_memory_stats(); }
+void set_memory_limit(std::size_t bytes, Device) { tensor::detail::cpu_set_memory_limit(bytes); }
+
 void upload(const Tensor& to, const void* from, std::size_t bytes) {
   if (bytes > 0) std::memcpy(to.data(), from, bytes);
 }
@@ -97,6 +100,8 @@ void matmul_batches(const Tensor& out, const Tensor& a, const Tensor& b) {
 const tensor::detail::Backend backend = {
     .allocate = &allocate,
     .deallocate = &deallocate,
+    .memory_stats = &memory_stats,
+    .set_memory_limit = &set_memory_limit,
     .forward = &forward,
     .backward = &backward,
     .copy = &copy,

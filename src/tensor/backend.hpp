@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "lamppp/tensor/memory.hpp"
 #include "lamppp/tensor/op_options.hpp"
 #include "lamppp/tensor/random.hpp"
 #include "lamppp/tensor/tensor.hpp"
@@ -43,6 +44,8 @@ struct BadMatrix {
 struct Backend {
   Storage* (*allocate)(std::size_t bytes, Device device);
   void (*deallocate)(Storage* storage) noexcept;
+  MemoryStats (*memory_stats)(Device device);
+  void (*set_memory_limit)(std::size_t bytes, Device device);
   /// out = op(in...), computed in `compute`, broadcast to out's shape; `out` may be strided and may
   /// be one of the inputs.
   void (*forward)(table::OpId op, DataType compute, const Tensor& out, const Operand* in,
@@ -133,6 +136,12 @@ struct Backend {
 namespace lmp::cpu {
 extern const tensor::detail::Backend backend;
 }
+namespace lmp::cuda {
+/// Throws DeviceError where there is no such GPU.
+const tensor::detail::Backend& backend_of(tensor::Device device);
+/// Gives the memory that no tensor uses back to the driver, of every GPU that is in use.
+void empty_cache() noexcept;
+}  // namespace lmp::cuda
 
 namespace lmp::tensor::detail {
 
