@@ -49,9 +49,9 @@ inline Tensor memory_of(const Tensor& x) {
 /// The same view of a copy of the same memory on the GPU.
 inline Tensor mirror(const Tensor& x) {
   const Tensor memory = memory_of(x);
-  const std::int64_t offset = (static_cast<std::byte*>(x.data()) -
-                               static_cast<std::byte*>(memory.data())) /
-                              static_cast<long>(size_of(x.type()));
+  const std::int64_t offset =
+      (static_cast<std::byte*>(x.data()) - static_cast<std::byte*>(memory.data())) /
+      static_cast<long>(size_of(x.type()));
   return tensor::TensorAccess::view(rehearsing() ? memory.clone() : memory.to(gpu()), offset,
                                     x.shape(), x.strides());
 }
@@ -105,7 +105,8 @@ inline ::testing::AssertionResult close(const Tensor& cpu, const Tensor& on_gpu,
     const sweep::Wide a = want[i], b = got[i];
     double excess = 0;
     if (exact) {
-      const bool same = std::isnan(a) ? std::isnan(b) : a == b && std::signbit(a) == std::signbit(b);
+      const bool same =
+          std::isnan(a) ? std::isnan(b) : a == b && std::signbit(a) == std::signbit(b);
       excess = same ? 0 : 2;
     } else if (std::isnan(a) || std::isnan(b) || std::isinf(a) || std::isinf(b)) {
       excess = a == b || (std::isnan(a) && std::isnan(b)) ? 0 : 2;
