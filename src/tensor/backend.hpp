@@ -32,6 +32,12 @@ struct GradientTarget {
 /// What the random entry draws.
 enum class Distribution { Uniform, Normal };
 
+/// The bits of a word that a uniform number of the type is made of: no more than a half can hold,
+/// so that rounding does not reach 1.
+constexpr std::uint32_t uniform_bits(DataType type) noexcept {
+  return type == DataType::Float16 ? 0xffe00000u : type == DataType::BFloat16 ? 0xff000000u : ~0u;
+}
+
 /// A matrix of a batch that linear algebra cannot take: its place in the batch in row-major order,
 /// -1 where there is none, and for cholesky the order of the leading minor that is not positive.
 struct BadMatrix {
