@@ -132,6 +132,14 @@ struct StructuredCase {
 inline Tensor indices(const std::vector<std::int64_t>& data, const Shape& shape) {
   return Tensor(data, shape);
 }
+/// The same where x is.
+inline Tensor indices_for(const Variable& x, const std::vector<std::int64_t>& data,
+                          const Shape& shape) {
+  return Tensor(data, shape, x.device());
+}
+inline Tensor mask_for(const Variable& x, std::initializer_list<bool> data, const Shape& shape) {
+  return Tensor(data, shape, x.device());
+}
 
 inline std::vector<StructuredCase> structured_cases() {
   std::vector<StructuredCase> cases;
@@ -181,7 +189,7 @@ inline std::vector<StructuredCase> structured_cases() {
   unary("clone", "Copy", {2, 3}, [](V x) { return clone(x); });
   unary("astype", "Copy", {2, 3}, [](V x) { return astype(x, DataType::Float64) * x; });
   unary("to", "ToDevice", {2, 3}, [](V x) {
-    return apply(table::ToDevice{DeviceType::CPU, DeviceType::CPU}, x)
+    return apply(table::ToDevice{x.device(), x.device()}, x)
         .to(DataType::Float64)
         .to(DeviceType::CPU);
   });
@@ -257,8 +265,9 @@ inline std::vector<StructuredCase> structured_cases() {
   // Losses.
   const auto loss = [&](const Shape& shape, const Tensor& labels,
                         const CrossEntropyOptions& options) {
-    add("cross_entropy", {"CrossEntropy"}, {shape},
-        [labels, options](const Inputs& in) { return cross_entropy(in[0], labels, options); });
+    add("cross_entropy", {"CrossEntropy"}, {shape}, [labels, options](const Inputs& in) {
+      return cross_entropy(in[0], labels.to(in[0].device()), options);
+    });
   };
   for (const LossReduction reduction :
        {LossReduction::Mean, LossReduction::Sum, LossReduction::None}) {
@@ -282,7 +291,7 @@ inline std::vector<StructuredCase> structured_cases() {
     return dropout(x, 0.3);
   });
   unary("embedding", "IndexSelect", {4, 2}, [](V x) {
-    return embedding(x, indices({1, 0, 3, 1}, {2, 2}));
+    return embedding(x, indices_for(x, {1, 0, 3, 1}, {2, 2}));
   });
 
   // Linear algebra, of matrices whose diagonal dominates; halves are not taken.
@@ -290,7 +299,7 @@ inline std::vector<StructuredCase> structured_cases() {
     return x.type() == DataType::Float64 ? x : astype(x, DataType::Float32);
   };
   const auto regular = [wide](const Variable& x) {
-    const Tensor unit = lmp::eye(static_cast<std::int64_t>(x.shape().back()));
+    const Tensor unit = lmp::eye(static_cast<std::int64_t>(x.shape().back()), -1, x.device());
     return 0.4 * wide(x) + Variable(3 * unit.astype(wide(x).type()));
   };
   const auto system = [&](const Shape& a, const Shape& b) {
@@ -323,35 +332,37 @@ inline std::vector<StructuredCase> structured_cases() {
 
   // Indexing.
   unary("index_select", "IndexSelect", {3, 2}, [](V x) {
-    return index_select(x, 0, indices({2, 0, 2, -1}, {4}));
+    return index_select(x, 0, indices_for(x, {2, 0, 2, -1}, {4}));
   });
   unary("index_select", "IndexAdd", {2, 3}, [](V x) {
-    return index_select(x, 1, indices({1, 1}, {2}));
+    return index_select(x, 1, indices_for(x, {1, 1}, {2}));
   });
-  unary("operator[]", "IndexSelect", {3, 2}, [](V x) { return x[indices({2, 0, 2, 0}, {2, 2})]; });
+  unary("operator[]", "IndexSelect", {3, 2}, [](V x) {
+    return x[indices_for(x, {2, 0, 2, 0}, {2, 2})];
+  });
   unary("operator[]", "IndexSelect", {2, 3}, [](V x) {
-    return x[Tensor({true, false, true, false, true, true}, {2, 3})];
+    return x[mask_for(x, {true, false, true, false, true, true}, {2, 3})];
   });
   unary("gather", "Gather", {3, 2}, [](V x) {
-    return gather(x, 0, indices({0, 2, 0, 1, -1, 2}, {3, 2}));
+    return gather(x, 0, indices_for(x, {0, 2, 0, 1, -1, 2}, {3, 2}));
   });
   unary("gather", "Gather", {3, 3}, [](V x) {
-    return gather(x, 1, indices({0, 0, 2, 1}, {2, 2}));
+    return gather(x, 1, indices_for(x, {0, 0, 2, 1}, {2, 2}));
   });
   add("scatter", {"Scatter"}, {{3, 2}, {2, 2}}, [](const Inputs& in) {
-    return scatter(in[0], 0, indices({1, 0, 1, 2}, {2, 2}), in[1]);
+    return scatter(in[0], 0, indices_for(in[0], {1, 0, 1, 2}, {2, 2}), in[1]);
   });
   add("scatter_add", {"ScatterAdd"}, {{3, 2}, {2, 2}}, [](const Inputs& in) {
-    return scatter_add(in[0], 0, indices({1, 0, 1, 2}, {2, 2}), in[1]);
+    return scatter_add(in[0], 0, indices_for(in[0], {1, 0, 1, 2}, {2, 2}), in[1]);
   });
   unary("masked_select", "IndexSelect", {2, 3}, [](V x) {
-    return masked_select(x, Tensor({true, false, true}, {3}));
+    return masked_select(x, mask_for(x, {true, false, true}, {3}));
   });
   unary("masked_select", "IndexSelect", {3}, [](V x) {
-    return masked_select(x, Tensor({true, false, true, true, true, false}, {2, 3}));
+    return masked_select(x, mask_for(x, {true, false, true, true, true, false}, {2, 3}));
   });
   unary("take", "IndexSelect", {2, 3, 2}, [](V x) {
-    return take(x, {indices({1, 0}, {2, 1}), indices({2, -1, 0}, {3})});
+    return take(x, {indices_for(x, {1, 0}, {2, 1}), indices_for(x, {2, -1, 0}, {3})});
   });
   unary("sort", "Gather", {2, 4}, [](V x) { return sort(x).first; });
   unary("sort", "Gather", {4, 2}, [](V x) { return sort(x, 0, true).first; });
@@ -361,7 +372,7 @@ inline std::vector<StructuredCase> structured_cases() {
 
   // What is made of pointwise ops.
   unary("masked_fill", "", {2, 3}, [](V x) {
-    return masked_fill(x, Tensor({true, false, true}, {3}), 9);
+    return masked_fill(x, mask_for(x, {true, false, true}, {3}), 9);
   });
   unary("leaky_relu", "", {5}, [](V x) { return leaky_relu(x); });
   unary("clamp", "", {6}, [](V x) { return clamp(x, -1, 1.5); });

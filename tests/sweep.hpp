@@ -308,4 +308,29 @@ inline Wide draw_value(Rng& rng, DataType type, double low = -4, double high = 4
                     max);
 }
 
+/// Values where something changes: zeros, limits, denormals, infinities, NaN; a `few` of them.
+inline std::vector<Wide> edges(DataType type, bool few) {
+  if (!lmp::tensor::is_floating(type)) {
+    if (type == DataType::Bool) return {0, 1};
+    const Wide low = lowest(type), high = highest(type);
+    std::vector<Wide> all = {low, low + 1, low / 2, 0, 1, 2, 3, 7, high / 2, high - 1, high};
+    if (low < 0) all.insert(all.end(), {-1, -2, -3, -7});
+    for (Wide& v : all) v = std::floor(v);
+    return all;
+  }
+  const Format f = format(type);
+  std::vector<Wide> all = {0, f.denorm_min(), 1, 2, f.max, std::numeric_limits<Wide>::infinity()};
+  if (!few) {
+    all.insert(all.end(),
+               {f.denorm_min() * 3, f.min_normal() - f.denorm_min(), f.min_normal(), f.ulp(1),
+                0.5L - f.ulp(0.25L), 0.5, 1 - f.ulp(0.5L), 1 + f.ulp(1), 1.5, 2.5, 3, 10,
+                round_to(type, 88.7L), round_to(type, 103.9L), 128, 150, 1 / f.ulp(1),
+                1 / f.ulp(1) - 0.5L * (type != DataType::Float64), f.max / 2});
+    for (Wide& v : all) v = round_to(type, v);
+  }
+  for (std::size_t i = 0, n = all.size(); i < n; ++i) all.push_back(-all[i]);
+  all.push_back(std::numeric_limits<Wide>::quiet_NaN());
+  return all;
+}
+
 }  // namespace sweep

@@ -31,6 +31,9 @@ void deallocate(Storage* storage) noexcept {
   tensor::detail::cpu_deallocate(storage, kHeader + bytes);
 }
 
+tensor::MemoryStats memory_stats(Device) { return tensor::detail::cpu_memory_stats(); }
+void set_memory_limit(std::size_t bytes, Device) { tensor::detail::cpu_set_memory_limit(bytes); }
+
 void upload(const Tensor& to, const void* from, std::size_t bytes) {
   if (bytes > 0) std::memcpy(to.data(), from, bytes);
 }
@@ -44,6 +47,8 @@ void download(void* to, const Tensor& from, std::size_t bytes) {
 const tensor::detail::Backend backend = {
     .allocate = &allocate,
     .deallocate = &deallocate,
+    .memory_stats = &memory_stats,
+    .set_memory_limit = &set_memory_limit,
     .forward = &forward,
     .backward = &backward,
     .copy = &copy,

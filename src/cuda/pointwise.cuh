@@ -37,6 +37,15 @@ using tensor::detail::Operand;
 // other types among them, goes an element at a time and is converted on the way (strided), so that
 // one kernel does for each type that is computed in.
 
+using ForwardRun = void (*)(DataType compute, const Tensor& out, const Operand* in);
+using BackwardRun = void (*)(unsigned reads, const tensor::detail::GradientTarget* out,
+                             const Tensor& g, const Operand* in, const Tensor& result);
+/// Fill in a part of the table: every LMP_PARTS-th op, each part compiled for itself.
+template <int kPart>
+void fill_forward(ForwardRun* runs);
+template <int kPart>
+void fill_backward(BackwardRun* runs);
+
 inline constexpr int kThreads = 256;
 
 /// Elements of the type that a thread takes at a time: 16 bytes, but few of what is long to

@@ -296,22 +296,18 @@ void run(unsigned reads, const tensor::detail::GradientTarget* out, const Tensor
   }
 }
 
-using Run = void (*)(unsigned reads, const tensor::detail::GradientTarget* out, const Tensor& g,
-                     const Operand* in, const Tensor& result);
-constexpr Run kRuns[table::kOpCount] = {
-#define LMP_UNARY(function, Op) &run<Op, 1>,
-#define LMP_BINARY(function, Op) &run<Op, 2>,
-#define LMP_TERNARY(function, Op) &run<Op, 3>,
-#include "lamppp/tensor/pointwise.def"
-};
-
 }  // namespace
 
-void backward(OpId op, const tensor::detail::GradientTarget* out, const Tensor& g,
-              const Operand* in, int count, const Tensor& result) {
-  unsigned mask = 0;
-  for (int i = 0; i < count; ++i) mask |= out[i].tensor ? 1u << i : 0;
-  kRuns[static_cast<int>(op)](table::pointwise_op(op).reads[mask], out, g, in, result);
+template <>
+void fill_backward<LMP_PART>(BackwardRun* runs) {
+  const auto put = [&]<class Op, int kArity, OpId kId>() {
+    if constexpr (static_cast<int>(kId) % LMP_PARTS == LMP_PART - 1)
+      runs[static_cast<int>(kId)] = &run<Op, kArity>;
+  };
+#define LMP_UNARY(function, Op) put.template operator()<Op, 1, OpId::Op>();
+#define LMP_BINARY(function, Op) put.template operator()<Op, 2, OpId::Op>();
+#define LMP_TERNARY(function, Op) put.template operator()<Op, 3, OpId::Op>();
+#include "lamppp/tensor/pointwise.def"
 }
 
 }  // namespace lmp::cuda

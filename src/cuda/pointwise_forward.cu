@@ -215,18 +215,18 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
   });
 }
 
-using Run = void (*)(DataType compute, const Tensor& out, const Operand* in);
-constexpr Run kRuns[table::kOpCount] = {
-#define LMP_UNARY(function, Op) &run<Op, 1>,
-#define LMP_BINARY(function, Op) &run<Op, 2>,
-#define LMP_TERNARY(function, Op) &run<Op, 3>,
-#include "lamppp/tensor/pointwise.def"
-};
-
 }  // namespace
 
-void forward(OpId op, DataType compute, const Tensor& out, const Operand* in, int) {
-  kRuns[static_cast<int>(op)](compute, out, in);
+template <>
+void fill_forward<LMP_PART>(ForwardRun* runs) {
+  const auto put = [&]<class Op, int kArity, OpId kId>() {
+    if constexpr (static_cast<int>(kId) % LMP_PARTS == LMP_PART - 1)
+      runs[static_cast<int>(kId)] = &run<Op, kArity>;
+  };
+#define LMP_UNARY(function, Op) put.template operator()<Op, 1, OpId::Op>();
+#define LMP_BINARY(function, Op) put.template operator()<Op, 2, OpId::Op>();
+#define LMP_TERNARY(function, Op) put.template operator()<Op, 3, OpId::Op>();
+#include "lamppp/tensor/pointwise.def"
 }
 
 }  // namespace lmp::cuda

@@ -1,12 +1,13 @@
 #include "cuda/runtime.hpp"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <memory>
 #include <mutex>
-#include <vector>
+#include <string>
+#include <utility>
 
-#include "cuda/allocator.hpp"
 #include "lamppp/error.hpp"
 #include "tensor/format.hpp"
 
@@ -160,10 +161,8 @@ Context::Context(tensor::Device device)
 }
 
 Scratch::Scratch(const Context& context, std::size_t bytes)
-    : index_(context.index),
-      stream_(context.stream),
-      data_(allocate_bytes(index_, stream_, bytes)) {}
-Scratch::~Scratch() { free_bytes(index_, data_); }
+    : index_(context.index), memory_(allocate_bytes(index_, context.stream, bytes)) {}
+Scratch::~Scratch() { free_bytes(index_, memory_.block); }
 
 std::int64_t launch_count() noexcept { return launches.load(std::memory_order_relaxed); }
 void count_launch() noexcept { launches.fetch_add(1, std::memory_order_relaxed); }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "cuda/allocator.hpp"
 #include "lamppp/tensor/device_type.hpp"
 
 /// The way to the CUDA runtime, for host code and for kernels' launchers.
@@ -66,13 +67,12 @@ class Scratch {
   ~Scratch();
   template <class T = std::byte>
   T* as() const noexcept {
-    return static_cast<T*>(data_);
+    return static_cast<T*>(memory_.data);
   }
 
  private:
   int index_;
-  cudaStream_t stream_;
-  void* data_;
+  Memory memory_;
 };
 
 /// Kernels launched by this process, for tests and profiles.

@@ -255,12 +255,18 @@ tensor::detail::Storage* allocate(std::size_t bytes, tensor::Device device) {
   return kernels().allocate(bytes, device);
 }
 void deallocate(tensor::detail::Storage* storage) noexcept { kernels().deallocate(storage); }
+tensor::MemoryStats memory_stats(tensor::Device device) { return kernels().memory_stats(device); }
+void set_memory_limit(std::size_t bytes, tensor::Device device) {
+  kernels().set_memory_limit(bytes, device);
+}
 
 }  // namespace
 
 constexpr Backend kRecordingBackend = {
     .allocate = &allocate,
     .deallocate = &deallocate,
+    .memory_stats = &memory_stats,
+    .set_memory_limit = &set_memory_limit,
     .forward = &forward,
     .backward = &backward,
     .copy = &copy,

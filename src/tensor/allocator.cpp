@@ -540,16 +540,7 @@ void fail_allocation_in(std::int64_t count) noexcept {
   thread_state.fail_in = count;
 }
 
-}  // namespace lmp::tensor::detail
-
-namespace lmp::tensor {
-
-using namespace detail;
-
-MemoryStats memory_stats(Device device) {
-  if (device.type != DeviceType::CPU) {
-    throw DeviceError("memory_stats: this build has no CUDA device; ask for DeviceType::CPU");
-  }
+MemoryStats cpu_memory_stats() {
   MemoryStats stats;
   stats.live_bytes = live_bytes_now();
   stats.peak_live_bytes = peak_live_bytes.load(kRelaxed);
@@ -572,11 +563,13 @@ MemoryStats memory_stats(Device device) {
   return stats;
 }
 
-void empty_cache() {
+void cpu_empty_cache() {
   if (ThreadCache* const cache = thread_state.cache; cache != &no_cache) flush(*cache);
   release_all();
 }
 
-void set_memory_limit(std::size_t bytes) { limit_bytes.store(bytes, kRelaxed); }
+void cpu_set_memory_limit(std::size_t bytes) noexcept {
+  limit_bytes.store(bytes, kRelaxed);
+}
 
-}  // namespace lmp::tensor
+}  // namespace lmp::tensor::detail

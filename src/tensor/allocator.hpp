@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lamppp/tensor/memory.hpp"
+
 namespace lmp::tensor::detail {
 
 // Note [CPU allocator]
@@ -112,6 +114,11 @@ inline void cpu_deallocate(void* pointer, std::size_t bytes) noexcept {
   }
   cpu_deallocate_slow(pointer, bytes);
 }
+
+/// See lamppp/tensor/memory.hpp.
+MemoryStats cpu_memory_stats();
+void cpu_empty_cache();
+void cpu_set_memory_limit(std::size_t bytes) noexcept;
 
 /// For tests: the count-th allocation of this thread from now on throws OutOfMemoryError. While
 /// armed the thread has no cache; 0 disarms.

@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "lamppp/tensor/memory.hpp"
 #include "lamppp/tensor/op_options.hpp"
 #include "lamppp/tensor/random.hpp"
 #include "lamppp/tensor/tensor.hpp"
@@ -31,6 +32,12 @@ struct GradientTarget {
 /// What the random entry draws.
 enum class Distribution { Uniform, Normal };
 
+/// The bits of a word that a uniform number of the type is made of: no more than a half can hold,
+/// so that rounding does not reach 1.
+constexpr std::uint32_t uniform_bits(DataType type) noexcept {
+  return type == DataType::Float16 ? 0xffe00000u : type == DataType::BFloat16 ? 0xff000000u : ~0u;
+}
+
 /// A matrix of a batch that linear algebra cannot take: its place in the batch in row-major order,
 /// -1 where there is none, and for cholesky the order of the leading minor that is not positive.
 struct BadMatrix {
@@ -43,6 +50,8 @@ struct BadMatrix {
 struct Backend {
   Storage* (*allocate)(std::size_t bytes, Device device);
   void (*deallocate)(Storage* storage) noexcept;
+  MemoryStats (*memory_stats)(Device device);
+  void (*set_memory_limit)(std::size_t bytes, Device device);
   /// out = op(in...), computed in `compute`, broadcast to out's shape; `out` may be strided and may
   /// be one of the inputs.
   void (*forward)(table::OpId op, DataType compute, const Tensor& out, const Operand* in,
@@ -136,6 +145,12 @@ struct Backend {
 namespace lmp::cpu {
 extern const tensor::detail::Backend backend;
 }
+namespace lmp::cuda {
+/// Throws DeviceError where there is no such GPU.
+const tensor::detail::Backend& backend_of(tensor::Device device);
+/// Gives the memory that no tensor uses back to the driver, of every GPU that is in use.
+void empty_cache() noexcept;
+}  // namespace lmp::cuda
 
 namespace lmp::tensor::detail {
 

@@ -3,6 +3,7 @@
 #include "lamppp/tensor/storage.hpp"
 
 #include "tensor/access.hpp"
+#include "tensor/allocator.hpp"
 #include "tensor/backend.hpp"
 #include "tensor/format.hpp"
 
@@ -14,8 +15,13 @@ constinit std::atomic<const Backend*> cpu_backend{&cpu::backend};
 const Backend& other_backend(Device device) {
   if (device.type == DeviceType::CPU)
     throw DeviceError(concat("there is one CPU device, CPU:0; asked for CPU:", int{device.index}));
-  throw DeviceError(
-      concat(device, ": this build of Lamp++ has no CUDA backend; use DeviceType::CPU"));
+#ifdef LAMPPP_HAVE_CUDA
+  return cuda::backend_of(device);
+#else
+  throw DeviceError(concat(device,
+                           ": this build of Lamp++ has no GPUs; use DeviceType::CPU, or build it "
+                           "with a CUDA toolkit (-DLAMPPP_CUDA=ON)"));
+#endif
 }
 
 void destroy(Storage* storage) noexcept {
@@ -39,6 +45,19 @@ Tensor allocate(const Shape& shape, DataType type, Device device) {
 }
 
 }  // namespace detail
+
+MemoryStats memory_stats(Device device) { return detail::backend(device).memory_stats(device); }
+
+void set_memory_limit(std::size_t bytes, Device device) {
+  detail::backend(device).set_memory_limit(bytes, device);
+}
+
+void empty_cache() {
+  detail::cpu_empty_cache();
+#ifdef LAMPPP_HAVE_CUDA
+  cuda::empty_cache();
+#endif
+}
 
 Tensor TensorAccess::view(const Tensor& base, std::int64_t offset, const Shape& shape,
                           const IntList& strides) {

@@ -18,17 +18,17 @@ struct MemoryStats {
   std::int64_t system_allocations = 0;  ///< requests made to the system since the program started
 };
 
-/// The allocator's counters. A device that this build does not have is a DeviceError.
+/// The counters of a device's allocator. A device that is not there is a DeviceError.
 LMP_API MemoryStats memory_stats(Device device = DeviceType::CPU);
 
-/// Gives memory that no tensor uses back to the system. Freed tensors are kept for reuse, so a
+/// Gives memory that no tensor uses back to the system, on all devices. Freed tensors are kept for reuse, so a
 /// program calls this only to make room for something else. Memory of small tensors (up to 64 KiB)
 /// stays.
 LMP_API void empty_cache();
 
-/// Bounds the memory held from the system for tensors, live and cached, to `bytes`; 0 lifts the
+/// Bounds the memory that a device holds for tensors, live and cached, to `bytes`; 0 lifts the
 /// bound. An allocation that would exceed it empties the cache, tries again and throws
 /// OutOfMemoryError. What is held already stays; memory comes in segments of 2 MiB and more.
-LMP_API void set_memory_limit(std::size_t bytes);
+LMP_API void set_memory_limit(std::size_t bytes, Device device = DeviceType::CPU);
 
 }  // namespace lmp::tensor

@@ -1,0 +1,111 @@
+#include "cuda/backend.hpp"
+
+#include <new>
+
+#include "cuda/runtime.hpp"
+#include "tensor/allocator.hpp"
+
+namespace lmp::cuda {
+
+using tensor::Device;
+using tensor::detail::Storage;
+
+namespace {
+
+Storage* allocate(std::size_t bytes, Device device) {
+  void* const place = tensor::detail::cpu_allocate(sizeof(Storage));
+  Memory memory{};
+  try {
+    check_alive(device.index);
+    if (bytes > 0)
+      memory = allocate_bytes(device.index, current_stream(device.index), bytes);
+  } catch (...) {
+    tensor::detail::cpu_deallocate(place, sizeof(Storage));
+    throw;
+  }
+  auto* const storage = new (place) Storage;
+  storage->data = static_cast<std::byte*>(memory.data);
+  storage->context = memory.block;
+  storage->bytes = bytes;
+  storage->device = device;
+  return storage;
+}
+
+void deallocate(Storage* storage) noexcept {
+  if (storage->context)
+    free_bytes(storage->device.index, static_cast<Block*>(storage->context));
+  storage->~Storage();
+  tensor::detail::cpu_deallocate(storage, sizeof(Storage));
+}
+
+tensor::MemoryStats memory_stats(Device device) { return stats_of(device.index); }
+void set_memory_limit(std::size_t bytes, Device device) { set_limit(device.index, bytes); }
+
+// The driver copies what is not pinned before the call returns, so the source may go.
+void upload(const Tensor& to, const void* from, std::size_t bytes) {
+  if (bytes == 0) return;
+  const Context context(to.device());
+  check(cudaMemcpyAsync(to.data(), from, bytes, cudaMemcpyHostToDevice, context.stream), "upload");
+}
+
+void download(void* to, const Tensor& from, std::size_t bytes) {
+  const Context context(from.device());
+  if (bytes > 0) {
+    check_not_capturing("reading a value");
+    check(cudaMemcpyAsync(to, from.data(), bytes, cudaMemcpyDeviceToHost, context.stream),
+          "download");
+  }
+  synchronize(context, "download");
+}
+
+constexpr tensor::detail::Backend kBackend = {
+    .allocate = &allocate,
+    .deallocate = &deallocate,
+    .memory_stats = &memory_stats,
+    .set_memory_limit = &set_memory_limit,
+    .forward = &forward,
+    .backward = &backward,
+    .copy = &copy,
+    .upload = &upload,
+    .download = &download,
+    .fill = &fill,
+    .reduce = &reduce,
+    .spread = &spread,
+    .softmax = &softmax,
+    .softmax_gradient = &softmax_gradient,
+    .arg_extreme = &arg_extreme,
+    .cumsum = &cumsum,
+    .matmul = &matmul,
+    .index_select = &index_select,
+    .index_add = &index_add,
+    .gather = &gather,
+    .scatter = &scatter,
+    .argsort = &argsort,
+    .count_nonzero = &count_nonzero,
+    .nonzero = &nonzero,
+    .random = &random,
+    .random_words = &random_words,
+    .bias_activation = &bias_activation,
+    .cross_entropy = &cross_entropy,
+    .cross_entropy_backward = &cross_entropy_backward,
+    .normalize = &normalize,
+    .normalize_backward = &normalize_backward,
+    .dropout = &dropout,
+    .sgd_step = &sgd_step,
+    .adam_step = &adam_step,
+    .solve = &solve,
+    .inverse = &inverse,
+    .cholesky = &cholesky,
+    .determinant = &determinant,
+};
+
+}  // namespace
+
+const tensor::detail::Backend& backend_of(Device device) {
+  check_device(device.index);
+  return kBackend;
+}
+
+void empty_cache() noexcept { release_cached(); }
+
+}  // namespace lmp::cuda

@@ -1,0 +1,320 @@
+#include <cstring>
+
+#include "cuda/backend.hpp"
+#include "cuda/launch.cuh"
+#include "cuda/types.cuh"
+#include "tensor/access.hpp"
+#include "tensor/checks.hpp"
+#include "tensor/constant.hpp"
+
+namespace lmp::cuda {
+
+using tensor::IntList;
+using tensor::Number;
+using tensor::detail::Constant;
+using tensor::detail::Iteration;
+
+namespace {
+
+constexpr int kThreads = 256;
+
+unsigned blocks_for(std::int64_t threads) {
+  return static_cast<unsigned>(ceil_div(threads, kThreads));
+}
+
+/// Dense to dense: packs of at most 16 bytes on the wider side, several in flight.
+template <class To, class From>
+__global__ void __launch_bounds__(kThreads) cast_dense(To* to, const From* from, std::uint32_t n) {
+  constexpr int kWide = sizeof(To) > sizeof(From) ? sizeof(To) : sizeof(From);
+  constexpr int kN = 16 / kWide, kPacks = 4;
+  const std::uint32_t first = (blockIdx.x * kPacks * kThreads + threadIdx.x) * kN;
+  Pack<From, kN> in[kPacks];
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    const std::uint32_t i = first + p * kThreads * kN;
+    if (i + kN <= n) in[p] = *reinterpret_cast<const Pack<From, kN>*>(from + i);
+  }
+#pragma unroll
+  for (int p = 0; p < kPacks; ++p) {
+    const std::uint32_t i = first + p * kThreads * kN;
+    if (i + kN <= n) {
+      Pack<To, kN> out;
+#pragma unroll
+      for (int k = 0; k < kN; ++k) out.at[k] = convert<To>(in[p].at[k]);
+      *reinterpret_cast<Pack<To, kN>*>(to + i) = out;
+    } else {
+      for (std::uint32_t k = i; k < n; ++k) to[k] = convert<To>(from[k]);
+    }
+  }
+}
+
+/// Any layouts of one type, by bits.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    move_strided(T* to, const T* from, const Loop<2> loop) {
+  constexpr int kFlight = 4;
+  const std::uint32_t first = blockIdx.x * kFlight * kThreads + threadIdx.x;
+  T v[kFlight];
+  std::int64_t offset[kFlight][2] = {};
+#pragma unroll
+  for (int p = 0; p < kFlight; ++p) {
+    const std::uint32_t i = first + p * kThreads;
+    if (i >= loop.numel) break;
+    loop.locate(i, offset[p]);
+    v[p] = from[offset[p][1]];
+  }
+#pragma unroll
+  for (int p = 0; p < kFlight; ++p)
+    if (first + p * kThreads < loop.numel) to[offset[p][0]] = v[p];
+}
+
+/// Rows whose innermost axis is dense in both, in packs.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    move_rows(T* to, const T* from, const Loop<2> loop, bool repeats) {
+  const std::uint32_t i = blockIdx.x * kThreads + threadIdx.x;
+  if (i >= loop.numel) return;
+  std::int64_t offset[2] = {};
+  loop.locate(i, offset);
+  constexpr int kN = 16 / sizeof(T);
+  Pack<T, kN> pack;
+  if (repeats) {
+    const T v = from[offset[1]];
+#pragma unroll
+    for (T& each : pack.at) each = v;
+  } else {
+    pack = *reinterpret_cast<const Pack<T, kN>*>(from + offset[1]);
+  }
+  *reinterpret_cast<Pack<T, kN>*>(to + offset[0]) = pack;
+}
+
+/// Where `to` runs along the last axis and `from` along axis `across`, tiles are turned around in
+/// shared memory, so that both sides are read and written in lines.
+template <class T>
+struct Turn {
+  T* to;
+  const T* from;
+  std::uint32_t rows, columns;  // of a tile's axes: `across` and the last
+  std::int64_t to_row, from_column;
+  Divider tiles_across, tiles_down;
+  Loop<2> outer;
+};
+constexpr int kTile = 64, kTileThreads = 16;
+template <class T>
+__global__ void __launch_bounds__(kTile* kTileThreads / 4) turn(const Turn<T> k) {
+  constexpr int kStep = kTileThreads / 4;
+  __shared__ T tile[kTile][kTile + (sizeof(T) < 4 ? 4 / sizeof(T) : 1)];
+  const std::uint32_t rest = k.tiles_across.divide(blockIdx.x);
+  const std::uint32_t column0 = (blockIdx.x - rest * k.tiles_across.divisor) * kTile;
+  const std::uint32_t batch = k.tiles_down.divide(rest);
+  const std::uint32_t row0 = (rest - batch * k.tiles_down.divisor) * kTile;
+  std::int64_t offset[2] = {};
+  k.outer.locate(batch, offset);
+  const int x = static_cast<int>(threadIdx.x) % kTile, y = static_cast<int>(threadIdx.x) / kTile;
+#pragma unroll
+  for (int j = 0; j < kTile; j += kStep) {
+    const std::uint32_t row = row0 + x, column = column0 + y + j;
+    if (row < k.rows && column < k.columns)
+      tile[y + j][x] = k.from[offset[1] + row + column * k.from_column];
+  }
+  __syncthreads();
+#pragma unroll
+  for (int j = 0; j < kTile; j += kStep) {
+    const std::uint32_t row = row0 + y + j, column = column0 + x;
+    if (row < k.rows && column < k.columns)
+      k.to[offset[0] + column + row * k.to_row] = tile[x][y + j];
+  }
+}
+
+template <class C>
+__global__ void __launch_bounds__(kThreads)
+    cast_strided(void* to, tensor::DataType to_type, const void* from, tensor::DataType from_type,
+                 const Loop<2> loop) {
+  const std::uint32_t i = blockIdx.x * kThreads + threadIdx.x;
+  if (i >= loop.numel) return;
+  std::int64_t offset[2] = {};
+  loop.locate(i, offset);
+  store_as(to, to_type, offset[0], load_as<C>(from, from_type, offset[1]));
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) fill_dense(T* to, T value, std::uint32_t n) {
+  constexpr int kN = 16 / sizeof(T);
+  const std::uint32_t i = (blockIdx.x * kThreads + threadIdx.x) * kN;
+  if (i + kN <= n) {
+    Pack<T, kN> pack;
+#pragma unroll
+    for (T& each : pack.at) each = value;
+    *reinterpret_cast<Pack<T, kN>*>(to + i) = pack;
+  } else {
+    for (std::uint32_t k = i; k < n; ++k) to[k] = value;
+  }
+}
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) fill_strided(T* to, T value, const Loop<1> loop) {
+  const std::uint32_t i = blockIdx.x * kThreads + threadIdx.x;
+  if (i >= loop.numel) return;
+  std::int64_t offset[1] = {};
+  loop.locate(i, offset);
+  to[offset[0]] = value;
+}
+
+template <class T>
+T* move_by(T* data, std::int64_t elements) {
+  return data + elements;
+}
+
+/// One part of a copy within a type; `T` has its size.
+template <class T>
+void move_part(const Context& context, T* to, const T* from, const Iteration& part) {
+  constexpr int kN = 16 / sizeof(T);
+  const int inner = part.ndim - 1;
+  if (part.ndim > 0 && part.strides[0][inner] == 1 && part.strides[1][inner] <= 1 &&
+      part.strides[1][inner] >= 0 && part.sizes[inner] % kN == 0 && is_aligned(to, 16)) {
+    const bool repeats = part.strides[1][inner] == 0;
+    bool whole = repeats || is_aligned(from, 16);
+    for (int d = 0; whole && d < inner; ++d)
+      whole = part.strides[0][d] % kN == 0 && (repeats || part.strides[1][d] % kN == 0);
+    if (whole) {
+      Iteration packs = part;
+      packs.sizes[inner] /= kN;
+      packs.numel /= kN;
+      packs.strides[0][inner] *= kN;
+      packs.strides[1][inner] *= kN;
+      return launch(context, "copy", &move_rows<T>, blocks_for(packs.numel), kThreads, 0, to, from,
+                    Loop<2>(packs), repeats);
+    }
+  }
+  if (part.ndim > 1 && part.strides[0][inner] == 1 && part.sizes[inner] >= 16) {
+    int across = -1;
+    for (int d = 0; d < inner; ++d)
+      if (part.strides[1][d] == 1 && part.sizes[d] >= 16) across = d;
+    if (across >= 0 && part.strides[1][inner] != 1) {
+      Iteration outer = part;
+      outer.ndim = 0;
+      outer.numel = 1;
+      for (int d = 0; d < inner; ++d) {
+        if (d == across) continue;
+        outer.sizes[outer.ndim] = part.sizes[d];
+        for (int i = 0; i < 2; ++i) outer.strides[i][outer.ndim] = part.strides[i][d];
+        outer.numel *= part.sizes[d];
+        ++outer.ndim;
+      }
+      const std::int64_t tiles_across = ceil_div(part.sizes[inner], kTile),
+                         tiles_down = ceil_div(part.sizes[across], kTile);
+      const Turn<T> k{to,
+                      from,
+                      static_cast<std::uint32_t>(part.sizes[across]),
+                      static_cast<std::uint32_t>(part.sizes[inner]),
+                      part.strides[0][across],
+                      part.strides[1][inner],
+                      Divider(static_cast<std::uint32_t>(tiles_across)),
+                      Divider(static_cast<std::uint32_t>(tiles_down)),
+                      Loop<2>(outer)};
+      return launch(context, "copy", &turn<T>,
+                    static_cast<unsigned>(tiles_across * tiles_down * outer.numel),
+                    kTile * kTileThreads / 4, 0, k);
+    }
+  }
+  launch(context, "copy", &move_strided<T>, blocks_for(ceil_div(part.numel, 4)), kThreads, 0, to,
+         from, Loop<2>(part));
+}
+
+}  // namespace
+
+void copy(const Tensor& to, const Tensor& from) {
+  const auto numel = static_cast<std::int64_t>(to.numel());
+  if (numel == 0) return;
+  const Context context(to.device());
+  if (to.type() == from.type() && to.is_contiguous() && from.is_contiguous()) {
+    if (to.data() == from.data()) return;
+    check(cudaMemcpyAsync(to.data(), from.data(), to.numel() * tensor::size_of(to.type()),
+                          cudaMemcpyDeviceToDevice, context.stream),
+          "copy");
+    count_launch();
+    return;
+  }
+  if (to.type() != from.type() && to.is_contiguous() && from.is_contiguous() &&
+      numel <= kLaunchElements && is_aligned(to.data(), 16) && is_aligned(from.data(), 16)) {
+    visit(to.type(), [&](auto to_tag) {
+      using To = typename decltype(to_tag)::Type;
+      visit(from.type(), [&](auto from_tag) {
+        using From = typename decltype(from_tag)::Type;
+        constexpr int kN = 16 / static_cast<int>(std::max(sizeof(To), sizeof(From)));
+        if constexpr (!std::is_same_v<To, From>)
+          launch(context, "copy", &cast_dense<To, From>, blocks_for(ceil_div(numel, kN * 4)),
+                 kThreads, 0, static_cast<To*>(to.data()), static_cast<const From*>(from.data()),
+                 static_cast<std::uint32_t>(numel));
+      });
+    });
+    return;
+  }
+  const IntList strides[2] = {to.strides(), tensor::detail::broadcast_strides(
+                                                from.shape(), from.strides(), to.shape())};
+  for_parts(Iteration(to.shape(), strides, true),
+            [&](const Iteration& part, const std::int64_t* offsets) {
+              if (to.type() == from.type()) {
+                visit_bits(to.type(), [&](auto tag) {
+                  using T = typename decltype(tag)::Type;
+                  move_part(context, static_cast<T*>(to.data()) + offsets[0],
+                            static_cast<const T*>(from.data()) + offsets[1], part);
+                });
+                return;
+              }
+              const auto place = [&](const Tensor& t, int i) {
+                return static_cast<std::byte*>(t.data()) +
+                       offsets[i] * static_cast<std::int64_t>(tensor::size_of(t.type()));
+              };
+              // Through the source's own compute type, so that nothing is rounded twice.
+              visit(tensor::detail::compute_type(from.type()), [&](auto tag) {
+                using C = typename decltype(tag)::Type;
+                if constexpr (!kIsHalf<C>)
+                  launch(context, "copy", &cast_strided<C>, blocks_for(part.numel), kThreads, 0,
+                         static_cast<void*>(place(to, 0)), to.type(),
+                         static_cast<const void*>(place(from, 1)), from.type(), Loop<2>(part));
+              });
+            });
+}
+
+namespace {
+
+/// The bits of a number as an element of `type`.
+std::uint64_t bits_of(Number value, tensor::DataType type) {
+  const Constant wide(value, tensor::detail::compute_type(type));
+  std::uint64_t bits = 0;
+  std::memcpy(&bits, wide.bytes, tensor::size_of(tensor::detail::compute_type(type)));
+  if (type == tensor::DataType::Float16 || type == tensor::DataType::BFloat16) {
+    float f;
+    std::memcpy(&f, wide.bytes, sizeof f);
+    bits = type == tensor::DataType::Float16 ? tensor::detail::float_to_half(f)
+                                             : tensor::detail::float_to_bfloat16(f);
+  }
+  return bits;
+}
+
+}  // namespace
+
+void fill(const Tensor& to, Number value) {
+  const auto numel = static_cast<std::int64_t>(to.numel());
+  if (numel == 0) return;
+  const Context context(to.device());
+  const std::uint64_t bits = bits_of(value, to.type());
+  visit_bits(to.type(), [&](auto tag) {
+    using T = typename decltype(tag)::Type;
+    const T element = static_cast<T>(bits);
+    auto* const data = static_cast<T*>(to.data());
+    if (to.is_contiguous() && numel <= kLaunchElements && is_aligned(data, 16))
+      return launch(context, "fill", &fill_dense<T>,
+                    blocks_for(ceil_div(numel, 16 / static_cast<int>(sizeof(T)))), kThreads, 0,
+                    data, element, static_cast<std::uint32_t>(numel));
+    const IntList strides[1] = {to.strides()};
+    for_parts(Iteration(to.shape(), strides, true),
+              [&](const Iteration& part, const std::int64_t* offsets) {
+                launch(context, "fill", &fill_strided<T>, blocks_for(part.numel), kThreads, 0,
+                       data + offsets[0], element, Loop<1>(part));
+              });
+  });
+}
+
+}  // namespace lmp::cuda
