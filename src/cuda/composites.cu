@@ -1,9 +1,11 @@
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "cuda/group.cuh"
 #include "cuda/matmul.hpp"
 #include "cuda/pointwise.cuh"
+#include "cuda/positions.cuh"
 
 namespace lmp::cuda {
 
@@ -116,10 +118,14 @@ struct Loss {
   std::int64_t rows, classes, ignored;
   Computed<S> smoothing;
   LossReduction reduction;
-  IndexReport* report;
 };
 
-__device__ __forceinline__ float exp_of(float x) { return __expf(x); }
+/// Below 2^-126 it is 0; relative errors grow with |x|, as the value vanishes.
+__device__ __forceinline__ float exp_of(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504F));
+  return y;
+}
 __device__ __forceinline__ double exp_of(double x) { return ::exp(x); }
 
 /// 0 in the place of -inf, so that -inf less it stays -inf.
@@ -179,12 +185,13 @@ __device__ __forceinline__ void take_packs(Seen<C>& seen, const S* from, std::in
   Pack<S, kN> packs[kPacks];
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) packs[p] = load_pack<kN, S>(from, p * step);
-  C values[kPacks * kN];
 #pragma unroll
-  for (int p = 0; p < kPacks; ++p)
+  for (int p = 0; p < kPacks; ++p) {
+    C values[kN];
 #pragma unroll
-    for (int k = 0; k < kN; ++k) values[p * kN + k] = widen(packs[p].at[k]);
-  seen.take(values, shift, shifts);
+    for (int k = 0; k < kN; ++k) values[k] = widen(packs[p].at[k]);
+    seen.take(values, shift, shifts);
+  }
 }
 
 /// The loss out of the sum over all rows.
@@ -198,7 +205,8 @@ __device__ __forceinline__ void finish(const Loss<S>& a, Computed<S> total, std:
 }
 
 template <class S, int kGroup>
-__global__ void __launch_bounds__(kLossThreads) cross_entropy_rows(const Loss<S> a) {
+__global__ void __launch_bounds__(kLossThreads)
+    cross_entropy_rows(const Loss<S> a, const Positions classes) {
   using C = Computed<S>;
   constexpr int kN = kPackOf<S>, kRows = kLossThreads / kGroup, kFlying = 4;
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
@@ -212,7 +220,7 @@ __global__ void __launch_bounds__(kLossThreads) cross_entropy_rows(const Loss<S>
     std::int64_t label = exists ? a.labels[row] : a.ignored;
     const bool counts = exists && label != a.ignored;
     if (counts && (label < 0 || label >= a.classes)) {
-      if (lane == 0) report_index(a.report, "cross_entropy", label, a.classes);
+      if (lane == 0) classes.refuse(label);
       label = 0;
     }
     const bool here = counts && a.classes > 0;
@@ -238,8 +246,7 @@ __global__ void __launch_bounds__(kLossThreads) cross_entropy_rows(const Loss<S>
       for (; p < split.packs; p += kGroup) take_packs<C, 1>(seen, body + p * kN, 0, shift, smooths);
     }
     const C top = max_group<kGroup>(seen.top);
-    C sums[2] = {seen.sum * exp_of(finite_or_zero(seen.top) - finite_or_zero(top)), seen.shifted};
-    if (seen.top != top && seen.top == -std::numeric_limits<C>::infinity()) sums[0] = seen.sum;
+    C sums[2] = {seen.top == top ? seen.sum : seen.sum * exp_of(seen.top - top), seen.shifted};
     sum_group<kGroup>(sums);
     if (lane != 0 || !exists) continue;
     C loss{};
@@ -249,8 +256,8 @@ __global__ void __launch_bounds__(kLossThreads) cross_entropy_rows(const Loss<S>
       a.stats[2 * row + 1] = log_sum;
       loss = log_sum - (widen(x[label]) - top);
       if (smooths) {
-        const C classes = static_cast<C>(a.classes), all = sums[1] - classes * (top - shift);
-        loss = (1 - a.smoothing) * loss + a.smoothing * (log_sum - all / classes);
+        const C mean = sums[1] / static_cast<C>(a.classes) - (top - shift);  // of x - top
+        loss = (1 - a.smoothing) * loss + a.smoothing * (log_sum - mean);
       }
     }
     if (a.reduction == LossReduction::None) a.loss[row] = convert<S>(loss);
@@ -362,8 +369,8 @@ void with_group(std::int64_t classes, F&& f) {
 }
 
 template <class S>
-Loss<S> loss_of(const Context& context, const Tensor& stats, const Tensor& logits,
-                const Tensor& labels, const CrossEntropyOptions& options) {
+Loss<S> loss_of(const Tensor& stats, const Tensor& logits, const Tensor& labels,
+                const CrossEntropyOptions& options) {
   Loss<S> a{};
   a.logits = static_cast<const S*>(logits.data());
   a.labels = static_cast<const std::int64_t*>(labels.data());
@@ -373,7 +380,6 @@ Loss<S> loss_of(const Context& context, const Tensor& stats, const Tensor& logit
   a.ignored = options.ignore_index;
   a.smoothing = static_cast<Computed<S>>(options.label_smoothing);
   a.reduction = options.reduction;
-  a.report = index_report(context.index);
   return a;
 }
 
@@ -386,7 +392,7 @@ void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits
   visit_floating(logits.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;
     using C = Computed<S>;
-    Loss<S> a = loss_of<S>(context, stats, logits, labels, options);
+    Loss<S> a = loss_of<S>(stats, logits, labels, options);
     a.loss = static_cast<S*>(loss.data());
     const bool reduced = a.reduction != LossReduction::None;
     with_group(a.classes, [&](auto group) {
@@ -395,10 +401,14 @@ void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits
       if (reduced) blocks = a.rows * a.classes <= kOneBlock ? 1 : std::min(blocks, kLossBlocks);
       blocks = std::min(blocks, kLaunchElements);
       const bool alone = !reduced || blocks == 1;
-      const Scratch parts(context, alone ? 0 : static_cast<std::size_t>(blocks) * sizeof(Part<C>));
-      if (!alone) a.parts = parts.as<Part<C>>();
+      std::optional<Scratch> parts;
+      if (!alone) {
+        parts.emplace(context, static_cast<std::size_t>(blocks) * sizeof(Part<C>));
+        a.parts = parts->template as<Part<C>>();
+      }
       launch(context, "cross_entropy", &cross_entropy_rows<S, kGroup>,
-             static_cast<unsigned>(blocks), kLossThreads, 0, a);
+             static_cast<unsigned>(blocks), kLossThreads, 0, a,
+             Positions(context, "cross_entropy", a.classes));
       if (!alone)
         launch(context, "cross_entropy", &join_losses<S>, 1, kLossThreads, 0, a,
                static_cast<int>(blocks));
@@ -415,7 +425,7 @@ void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& st
     using S = typename decltype(tag)::Type;
     using C = Computed<S>;
     LossGradient<S> a{};
-    a.loss = loss_of<S>(context, stats, logits, labels, options);
+    a.loss = loss_of<S>(stats, logits, labels, options);
     a.gradient = static_cast<const S*>(g.data());
     a.step = options.reduction == LossReduction::None ? 1 : 0;
     a.out = static_cast<S*>(out.data());
