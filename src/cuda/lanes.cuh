@@ -52,8 +52,8 @@ __device__ __forceinline__ A join_lanes(A v, int lanes, A* shared) {
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = v;
     __syncthreads();
     const int warps = lanes / 32, first = static_cast<int>(threadIdx.x) / lanes * warps;
-    v = shared[first];
-    for (int w = 1; w < warps; ++w) v = Join::join(v, shared[first + w]);
+    v = shared[first + (static_cast<int>(threadIdx.x) & (warps - 1))];
+    for (int by = 1; by < warps; by *= 2) v = Join::join(v, shuffled(v, by));
   }
   return v;
 }

@@ -377,24 +377,19 @@ __global__ void __launch_bounds__(kBlockThreads)
                            : c.rows - begin < c.piece ? c.rows
                                                       : begin + c.piece;
 
-  // visit(row, elements) for the rows of this thread, several in flight.
-  const auto over_rows = [&](auto&& visit_row) {
+  // visit_rows(first, elements) for the rows first, first + lanes, .. of this thread.
+  const auto over_rows = [&](auto&& visit_rows) {
     for (std::int64_t first = begin + lane; first < end; first += kSlotsInFlight * lanes) {
       Pack<S, kN> loaded[kSlotsInFlight][kInputs];
 #pragma unroll
       for (int j = 0; j < kSlotsInFlight; ++j) {
         const std::int64_t row = first + j * lanes;
-        if (row >= end) continue;
 #pragma unroll
         for (int i = 0; i < kInputs; ++i)
           loaded[j][i] = load_part(in.at[i] + offset[i + 1] + column + row * c.stride[i + 1],
-                                   c.whole[i + 1], left, Op::fill());
+                                   c.whole[i + 1], row < end ? left : 0, Op::fill());
       }
-#pragma unroll
-      for (int j = 0; j < kSlotsInFlight; ++j) {
-        const std::int64_t row = first + j * lanes;
-        if (row < end) visit_row(row, loaded[j]);
-      }
+      visit_rows(first, loaded);
     }
   };
 
@@ -408,12 +403,14 @@ __global__ void __launch_bounds__(kBlockThreads)
       for (int k = 0; k < kN; ++k)
         if (k < left) stat[k] = Op::join(stat[k], mine[part * c.width + k]);
   } else {
-    over_rows([&](std::int64_t, const Pack<S, kN>(&loaded)[kInputs]) {
+    over_rows([&](std::int64_t, const Pack<S, kN>(&loaded)[kSlotsInFlight][kInputs]) {
 #pragma unroll
       for (int k = 0; k < kN; ++k) {
-        C x[kInputs][1];
+        C x[kInputs][kSlotsInFlight];
 #pragma unroll
-        for (int i = 0; i < kInputs; ++i) x[i][0] = widen(loaded[i].at[k]);
+        for (int i = 0; i < kInputs; ++i)
+#pragma unroll
+          for (int j = 0; j < kSlotsInFlight; ++j) x[i][j] = widen(loaded[j][i].at[k]);
         Op::add(stat[k], x, log);
       }
     });
@@ -434,16 +431,21 @@ __global__ void __launch_bounds__(kBlockThreads)
     }
   }
   if (step == Step::Statistics) return;
-  over_rows([&](std::int64_t row, const Pack<S, kN>(&loaded)[kInputs]) {
-    Pack<S, kN> made;
+  over_rows([&](std::int64_t first, const Pack<S, kN>(&loaded)[kSlotsInFlight][kInputs]) {
 #pragma unroll
-    for (int k = 0; k < kN; ++k) {
-      C x[kInputs];
+    for (int j = 0; j < kSlotsInFlight; ++j) {
+      const std::int64_t row = first + j * lanes;
+      if (row >= end) break;
+      Pack<S, kN> made;
 #pragma unroll
-      for (int i = 0; i < kInputs; ++i) x[i] = widen(loaded[i].at[k]);
-      made.at[k] = convert<S>(Op::result(x, stat[k], log));
+      for (int k = 0; k < kN; ++k) {
+        C x[kInputs];
+#pragma unroll
+        for (int i = 0; i < kInputs; ++i) x[i] = widen(loaded[j][i].at[k]);
+        made.at[k] = convert<S>(Op::result(x, stat[k], log));
+      }
+      store_part(out + offset[0] + column + row * c.stride[0], c.whole[0], left, made);
     }
-    store_part(out + offset[0] + column + row * c.stride[0], c.whole[0], left, made);
   });
 }
 
