@@ -83,12 +83,13 @@ class GpuPointwiseGradients : public GpuTestWith<PointwiseCase> {
  protected:
   void check_shapes(const std::vector<Shape>& shapes, const char* what) {
     const PointwiseCase& c = GetParam();
-    check(c.name + ' ' + what, c.call, shapes,
-          [&](Generator& generator, std::size_t i, const Shape& shape) {
-            const table::Domain domain = c.op().info.domains[i];
-            return uniform(generator, shape, domain.low, domain.high);
-          },
-          c.op().info.condition & 1);
+    check(
+        c.name + ' ' + what, c.call, shapes,
+        [&](Generator& generator, std::size_t i, const Shape& shape) {
+          const table::Domain domain = c.op().info.domains[i];
+          return uniform(generator, shape, domain.low, domain.high);
+        },
+        c.op().info.condition & 1);
   }
   std::vector<Shape> of(const Shape& shape) const {
     return std::vector<Shape>(static_cast<std::size_t>(GetParam().op().arity), shape);
@@ -121,11 +122,15 @@ TEST_P(GpuPointwiseGradients, NumbersOnEitherSide) {
   for (int side = 0; side < 2; ++side) {
     const table::Domain own = c.op().info.domains[side], other = c.op().info.domains[1 - side];
     const double number = other.low + 0.81 * (other.high - other.low);
-    check(c.name + (side == 0 ? " x, number" : " number, x"),
-          [&](const Inputs& in) { return side == 0 ? c.right(in[0], number) : c.left(in[0], number); },
-          {{301}}, [&](Generator& generator, std::size_t, const Shape& shape) {
-            return uniform(generator, shape, own.low, own.high);
-          });
+    check(
+        c.name + (side == 0 ? " x, number" : " number, x"),
+        [&](const Inputs& in) {
+          return side == 0 ? c.right(in[0], number) : c.left(in[0], number);
+        },
+        {{301}},
+        [&](Generator& generator, std::size_t, const Shape& shape) {
+          return uniform(generator, shape, own.low, own.high);
+        });
   }
 }
 
@@ -134,8 +139,10 @@ TEST_P(GpuPointwiseGradients, MixedTypes) {
   const int arity = c.op().arity;
   if (arity == 1) return;
   using enum DataType;
-  for (const auto& types : {std::vector{Float32, Float64, Float32}, {Float16, Float32, Float64},
-                            {BFloat16, Float16, Float32}, {BFloat16, Float32, BFloat16}}) {
+  for (const auto& types : {std::vector{Float32, Float64, Float32},
+                            {Float16, Float32, Float64},
+                            {BFloat16, Float16, Float32},
+                            {BFloat16, Float32, BFloat16}}) {
     Generator generator(13);
     std::vector<Tensor> at;
     for (std::size_t i = 0; i < static_cast<std::size_t>(arity); ++i) {
@@ -145,8 +152,9 @@ TEST_P(GpuPointwiseGradients, MixedTypes) {
     expect_alike(
         c.name + " mixed types",
         [&](const std::vector<Tensor>& x) {
-          return first_order(c.call, x, [](const Variable& v, std::size_t) { return v; },
-                             c.op().info.condition & 1);
+          return first_order(
+              c.call, x, [](const Variable& v, std::size_t) { return v; },
+              c.op().info.condition & 1);
         },
         at, loose);
   }
