@@ -103,8 +103,7 @@ void visit_units(std::int64_t bytes, const void* a, const void* b, F&& f) {
 // Nothing can be read or written along an axis of size 0.
 void check_axis(const char* op, const Tensor& x, int axis, const Tensor& index) {
   if (x.shape().dim(axis) == 0 && index.numel() > 0)
-    throw IndexError(
-        concat(op, ": every index is out of range for axis ", axis, " of size 0"));
+    throw IndexError(concat(op, ": every index is out of range for axis ", axis, " of size 0"));
 }
 
 /// The part of x that an index of this shape can reach, which off the axis may be smaller.
@@ -158,8 +157,8 @@ __global__ void __launch_bounds__(kThreads)
 // rows to add are sorted by where they go, and so lie in segments. A thread sums columns of a chunk
 // of the sorted rows. A segment that lies within a chunk goes to its place; of one that passes the
 // chunk's borders the sum is a row of a smaller problem of the same kind, at most two for each
-// chunk. Chunks are cut by the sizes alone. So a row of halves too is rounded once, and a place that
-// gets all rows costs no more than others.
+// chunk. Chunks are cut by the sizes alone. So a row of halves too is rounded once, and a place
+// that gets all rows costs no more than others.
 
 constexpr std::uint32_t kAbsent = ~0u;  // in place of a row
 
@@ -271,8 +270,8 @@ void add_sorted(const Context& context, const char* op, T* out, std::int64_t out
   const auto part_rows = static_cast<std::size_t>(parts);
   const std::size_t listed = (part_rows + 127) / 128 * 128;  // read in packs
   const std::size_t sums = part_rows * static_cast<std::size_t>(columns.width * columns.outer);
-  const Scratch scratch(context, std::max<std::size_t>(1, 2 * listed * sizeof(std::uint32_t) +
-                                                              sums * sizeof(C)));
+  const Scratch scratch(
+      context, std::max<std::size_t>(1, 2 * listed * sizeof(std::uint32_t) + sums * sizeof(C)));
   auto* const next_places = parts > 0 ? scratch.as<std::uint32_t>() : nullptr;
   auto* const next_rows = scratch.as<std::uint32_t>() + listed;
   auto* const next = reinterpret_cast<C*>(next_rows + listed);
@@ -315,8 +314,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// Rows of `width` elements: of each of `outer` blocks, row i of `count` is added to one of `places`
-/// that is `cells`' for element i.
+/// Rows of `width` elements: of each of `outer` blocks, row i of `count` is added to one of
+/// `places` that is `cells`' for element i.
 struct RowSums {
   std::int64_t outer, places, count, width;
   Cells cells;
@@ -331,8 +330,8 @@ void add_in_order(const Context& context, const char* op, const Tensor& out, con
     for (std::int64_t low = 0; low < sums.places; low += kLaunchElements) {
       const auto range = static_cast<std::uint32_t>(std::min(kLaunchElements, sums.places - low));
       Pairs<std::uint32_t, std::uint32_t> pairs(context, size);
-      launch(context, op, &list_places, blocks_for(n), kThreads, 0, pairs.keys(),
-             pairs.positions(), sums.cells, start, n, low, range);
+      launch(context, op, &list_places, blocks_for(n), kThreads, 0, pairs.keys(), pairs.positions(),
+             sums.cells, start, n, low, range);
       pairs.sort(context, op, size, std::bit_width(range));
       visit_floating(out.type(), [&](auto tag) {
         using T = typename decltype(tag)::Type;
@@ -547,8 +546,7 @@ __global__ void __launch_bounds__(kThreads)
     find_set(std::int64_t* out, const std::int64_t* starts, const T* x, std::int64_t n, T bits,
              const Sizes sizes) {
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const std::int64_t first =
-      std::int64_t{blockIdx.x} * kTile + warp * (kTile / kWarps) + lane;
+  const std::int64_t first = std::int64_t{blockIdx.x} * kTile + warp * (kTile / kWarps) + lane;
   unsigned set[kPerThread];
   int count = 0;
 #pragma unroll

@@ -17,15 +17,16 @@ struct Positions {
     refuse(i);
     return 0;
   }
-  std::int64_t size;
-
- private:
+  /// Reports that position i is out of range.
   __device__ void refuse(std::int64_t i) const {
     if (atomicCAS(&report->claimed, 0, 1) != 0) return;
     report->op = op;
     report->value = i;
     report->size = size;
   }
+  std::int64_t size;
+
+ private:
   const char* op;
   IndexReport* report;
 };

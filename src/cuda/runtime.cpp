@@ -21,7 +21,7 @@ constexpr int kMaxDevices = 64;
 
 struct Gpu {
   Properties properties{};
-  IndexReport* report = nullptr;     // in host memory
+  IndexReport* report = nullptr;       // in host memory
   IndexReport* report_seen = nullptr;  // the same, as the GPU sees it
   std::atomic<bool> lost = false;
 };
@@ -51,7 +51,7 @@ Gpus& gpus() {
 Gpu& gpu(int index) {
   Gpus& all = gpus();
   if (Gpu* known = all.at[static_cast<std::size_t>(index)].load(std::memory_order_acquire))
-    [[likely]]
+      [[likely]]
     return *known;
   const std::lock_guard lock(all.mutex);
   auto& slot = all.at[static_cast<std::size_t>(index)];

@@ -37,11 +37,11 @@ template class Pairs<std::uint32_t, std::uint32_t>;
 namespace {
 
 // Note [Sorting on a GPU]
-// Elements become keys as on the CPU, see Note [Sorting] there, but as wide as they are. A row of up
-// to kTile elements is sorted by one block, short ones by a bitonic network of entries of key and
-// position, several rows together. Longer rows are sorted together by the digits of their keys, and
-// by the rows' numbers after that: as the upper digits of one key where there is room, else in a
-// second pass.
+// Elements become keys as on the CPU, see Note [Sorting] there, but as wide as they are. A row of
+// up to kTile elements is sorted by one block, short ones by a bitonic network of entries of key
+// and position, several rows together. Longer rows are sorted together by the digits of their keys,
+// and by the rows' numbers after that: as the upper digits of one key where there is room, else in
+// a second pass.
 
 enum class Kind { Unsigned, Signed, Floating };
 
@@ -55,9 +55,9 @@ struct Rule {
 
 Rule rule_of(DataType type, bool descending) {
   Rule rule;
-  rule.kind = tensor::is_floating(type)                                ? Kind::Floating
+  rule.kind = tensor::is_floating(type)                           ? Kind::Floating
               : type == DataType::Bool || type == DataType::UInt8 ? Kind::Unsigned
-                                                                       : Kind::Signed;
+                                                                  : Kind::Signed;
   rule.bits = 8 * static_cast<int>(tensor::size_of(type));
   rule.infinity = type == DataType::Float16    ? 0x7c00u
                   : type == DataType::BFloat16 ? 0x7f80u
