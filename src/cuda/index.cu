@@ -103,8 +103,7 @@ void visit_units(std::int64_t bytes, const void* a, const void* b, F&& f) {
 // Nothing can be read or written along an axis of size 0.
 void check_axis(const char* op, const Tensor& x, int axis, const Tensor& index) {
   if (x.shape().dim(axis) == 0 && index.numel() > 0)
-    throw IndexError(
-        concat(op, ": every index is out of range for axis ", axis, " of size 0"));
+    throw IndexError(concat(op, ": every index is out of range for axis ", axis, " of size 0"));
 }
 
 /// The part of x that an index of this shape can reach, which off the axis may be smaller.
@@ -114,12 +113,14 @@ Tensor within(const Tensor& x, const Shape& index, int axis) {
   return TensorAccess::view(x, 0, Shape(sizes), x.strides());
 }
 
-// ---- Adding integers, in any order ----
+// ---- Adding in any order: integers, or floats of which no two go to one cell ----
 
-/// Wraps; Bool is "or".
+/// Integers wrap; Bool is "or".
 template <class T>
 __device__ __forceinline__ void add_to(T* cell, T v) {
-  if constexpr (std::is_same_v<T, bool>) {
+  if constexpr (kIsFloating<T>) {
+    *cell = convert<T>(widen(*cell) + widen(v));
+  } else if constexpr (std::is_same_v<T, bool>) {
     if (v) *cell = true;
   } else if constexpr (sizeof(T) == 8) {
     atomicAdd(reinterpret_cast<unsigned long long*>(cell), static_cast<unsigned long long>(v));
@@ -158,8 +159,8 @@ __global__ void __launch_bounds__(kThreads)
 // rows to add are sorted by where they go, and so lie in segments. A thread sums columns of a chunk
 // of the sorted rows. A segment that lies within a chunk goes to its place; of one that passes the
 // chunk's borders the sum is a row of a smaller problem of the same kind, at most two for each
-// chunk. Chunks are cut by the sizes alone. So a row of halves too is rounded once, and a place that
-// gets all rows costs no more than others.
+// chunk. Chunks are cut by the sizes alone. So a row of halves too is rounded once, and a place
+// that gets all rows costs no more than others.
 
 constexpr std::uint32_t kAbsent = ~0u;  // in place of a row
 
@@ -263,16 +264,17 @@ void add_sorted(const Context& context, const char* op, T* out, std::int64_t out
                 const std::uint32_t* places, const std::uint32_t* rows, std::uint32_t count,
                 std::uint32_t none) {
   using C = Computed<T>;
-  // Short chunks where there would be few threads.
-  constexpr std::int64_t kManyThreads = 1 << 17;
+  // Shorter chunks where there would be few threads.
+  constexpr std::int64_t kManyThreads = 1 << 16;
   const std::int64_t packs = columns.width / kN;
-  const std::int64_t chunk = columns.outer * packs * (count / 64) >= kManyThreads ? 64 : 16;
+  std::int64_t chunk = 64;
+  while (chunk > 16 && columns.outer * packs * (count / chunk) < kManyThreads) chunk /= 2;
   const std::int64_t chunks = ceil_div(count, chunk), parts = chunks > 1 ? 2 * chunks : 0;
   const auto part_rows = static_cast<std::size_t>(parts);
   const std::size_t listed = (part_rows + 127) / 128 * 128;  // read in packs
   const std::size_t sums = part_rows * static_cast<std::size_t>(columns.width * columns.outer);
-  const Scratch scratch(context, std::max<std::size_t>(1, 2 * listed * sizeof(std::uint32_t) +
-                                                              sums * sizeof(C)));
+  const Scratch scratch(
+      context, std::max<std::size_t>(1, 2 * listed * sizeof(std::uint32_t) + sums * sizeof(C)));
   auto* const next_places = parts > 0 ? scratch.as<std::uint32_t>() : nullptr;
   auto* const next_rows = scratch.as<std::uint32_t>() + listed;
   auto* const next = reinterpret_cast<C*>(next_rows + listed);
@@ -315,8 +317,8 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// Rows of `width` elements: of each of `outer` blocks, row i of `count` is added to one of `places`
-/// that is `cells`' for element i.
+/// Rows of `width` elements: of each of `outer` blocks, row i of `count` is added to one of
+/// `places` that is `cells`' for element i.
 struct RowSums {
   std::int64_t outer, places, count, width;
   Cells cells;
@@ -331,8 +333,8 @@ void add_in_order(const Context& context, const char* op, const Tensor& out, con
     for (std::int64_t low = 0; low < sums.places; low += kLaunchElements) {
       const auto range = static_cast<std::uint32_t>(std::min(kLaunchElements, sums.places - low));
       Pairs<std::uint32_t, std::uint32_t> pairs(context, size);
-      launch(context, op, &list_places, blocks_for(n), kThreads, 0, pairs.keys(),
-             pairs.positions(), sums.cells, start, n, low, range);
+      launch(context, op, &list_places, blocks_for(n), kThreads, 0, pairs.keys(), pairs.positions(),
+             sums.cells, start, n, low, range);
       pairs.sort(context, op, size, std::bit_width(range));
       visit_floating(out.type(), [&](auto tag) {
         using T = typename decltype(tag)::Type;
@@ -353,14 +355,13 @@ void add_in_order(const Context& context, const char* op, const Tensor& out, con
   }
 }
 
-void add_integers(const Context& context, const char* op, const Tensor& out, const Tensor& source,
-                  const Cells& cells) {
+void add_unordered(const Context& context, const char* op, const Tensor& out, const Tensor& source,
+                   const Cells& cells) {
   const auto n = static_cast<std::int64_t>(source.numel());
   visit(out.type(), [&](auto tag) {
     using T = typename decltype(tag)::Type;
-    if constexpr (!kIsFloating<T>)
-      launch(context, op, &add_elements<T>, blocks_for(n), kThreads, 0, static_cast<T*>(out.data()),
-             static_cast<const T*>(source.data()), cells, n);
+    launch(context, op, &add_elements<T>, blocks_for(n), kThreads, 0, static_cast<T*>(out.data()),
+           static_cast<const T*>(source.data()), cells, n);
   });
 }
 
@@ -442,8 +443,8 @@ void index_add(const char* op, const Tensor& out, int axis, const Tensor& index,
   const Context context(out.device());
   const Tensor terms = source.contiguous();
   const Axes axes(out.shape(), axis);
-  if (!tensor::is_floating(out.type()))
-    return add_integers(context, op, out, terms, Cells(context, op, axes, index, false));
+  if (!tensor::is_floating(out.type()) || index.numel() == 1)
+    return add_unordered(context, op, out, terms, Cells(context, op, axes, index, false));
   Axes along = axes;
   along.outer = along.inner = 1;
   add_in_order(context, op, out, terms,
@@ -473,10 +474,11 @@ void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, c
   const Tensor values = source.contiguous();
   const Tensor part = within(out, index.shape(), axis), whole = part.contiguous();
   const Cells cells(context, op, Axes(whole.shape(), axis), index, true);
+  const bool once = index.shape().dim(axis) == 1;  // to each cell
   if (!add)
-    put_last(context, op, whole, values, cells, index.shape().dim(axis) == 1);
-  else if (!tensor::is_floating(out.type()))
-    add_integers(context, op, whole, values, cells);
+    put_last(context, op, whole, values, cells, once);
+  else if (once || !tensor::is_floating(out.type()))
+    add_unordered(context, op, whole, values, cells);
   else
     add_in_order(context, op, whole, values,
                  {1, static_cast<std::int64_t>(whole.numel()),
@@ -547,8 +549,7 @@ __global__ void __launch_bounds__(kThreads)
     find_set(std::int64_t* out, const std::int64_t* starts, const T* x, std::int64_t n, T bits,
              const Sizes sizes) {
   const int lane = static_cast<int>(threadIdx.x) % 32, warp = static_cast<int>(threadIdx.x) / 32;
-  const std::int64_t first =
-      std::int64_t{blockIdx.x} * kTile + warp * (kTile / kWarps) + lane;
+  const std::int64_t first = std::int64_t{blockIdx.x} * kTile + warp * (kTile / kWarps) + lane;
   unsigned set[kPerThread];
   int count = 0;
 #pragma unroll

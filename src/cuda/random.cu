@@ -68,8 +68,7 @@ __global__ void __launch_bounds__(kThreads)
     drop(S* out, const S* x, std::int64_t n, bool aligned, std::uint64_t seed, std::uint64_t first,
          float keep, Computed<S> scale) {
   constexpr int kN = kDropped<S>;
-  const std::int64_t start =
-      (std::int64_t{blockIdx.x} * kDropFlight * kThreads + threadIdx.x) * kN;
+  const std::int64_t start = (std::int64_t{blockIdx.x} * kDropFlight * kThreads + threadIdx.x) * kN;
   Pack<S, kN> values[kDropFlight];
 #pragma unroll
   for (int p = 0; p < kDropFlight; ++p) {
