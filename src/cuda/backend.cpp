@@ -42,6 +42,7 @@ void set_memory_limit(std::size_t bytes, Device device) { set_limit(device.index
 // The driver copies what is not pinned before the call returns, so the source may go.
 void upload(const Tensor& to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
+  check_not_capturing("a copy from the host");
   const Context context(to.device());
   check(cudaMemcpyAsync(to.data(), from, bytes, cudaMemcpyHostToDevice, context.stream), "upload");
 }
@@ -49,7 +50,7 @@ void upload(const Tensor& to, const void* from, std::size_t bytes) {
 void download(void* to, const Tensor& from, std::size_t bytes) {
   const Context context(from.device());
   if (bytes > 0) {
-    check_not_capturing("reading a value");
+    check_not_capturing("a copy to the host");
     check(cudaMemcpyAsync(to, from.data(), bytes, cudaMemcpyDeviceToHost, context.stream),
           "download");
   }

@@ -175,9 +175,6 @@ void count_launch() noexcept { launches.fetch_add(1, std::memory_order_relaxed);
 
 IndexReport* index_report(int index) { return gpu(index).report_seen; }
 
-bool is_capturing() noexcept { return false; }
-void check_not_capturing(const char*) {}
-
 void synchronize(const Context& context, const char* what) {
   check_not_capturing(what);
   check(cudaStreamSynchronize(context.stream), what);

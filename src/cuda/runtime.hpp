@@ -34,9 +34,7 @@ cudaStream_t current_stream(int index) noexcept;
 /// Sets it; the one before.
 cudaStream_t exchange_stream(int index, cudaStream_t stream) noexcept;
 
-/// True while a Graph captures what this thread does; `what` then throws if it would wait for the
-/// GPU.
-bool is_capturing() noexcept;
+/// Throws DeviceError while a Graph captures what this thread does: `what` cannot be part of it.
 void check_not_capturing(const char* what);
 
 /// Where an op runs: its GPU, which is the calling thread's current one while this lives, and the
