@@ -27,14 +27,10 @@ struct Accumulated {
   static constexpr bool fast() {
     return std::is_same_v<Computed<S>, T>;
   }
+  __device__ static T weight(bool) { return T{}; }
+  __device__ static T finished(T a, bool) { return a; }
   __device__ static void store(void* data, DataType type, std::int64_t i, T v) {
-    if constexpr (std::is_same_v<T, float>) {
-      if (type == DataType::Float16) static_cast<Half*>(data)[i] = convert<Half>(v);
-      else if (type == DataType::BFloat16) static_cast<Brain*>(data)[i] = convert<Brain>(v);
-      else static_cast<float*>(data)[i] = v;
-    } else {
-      static_cast<T*>(data)[i] = v;
-    }
+    store_computed(data, type, i, v);
   }
 };
 

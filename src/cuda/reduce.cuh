@@ -36,7 +36,10 @@ using tensor::detail::Iteration;
 //   fast<S>()       whether there are kernels for dense elements of S
 //   identity(), join(a, b)
 //   extend(a, x, w, at)   joins to `a` element x, which is at `at` along the axis and comes later
+//   weight(flip)          w where nothing goes with the elements
+//   finished(a, flip)     an accumulator as it is stored, and taken for an element by the next pass
 //   store(data, type, i, a)
+// Minima are maxima of a flipped order, so that there is one kernel for both.
 
 enum class With { Nothing, Output, Element };
 
@@ -46,15 +49,33 @@ struct Target {
   DataType type;
   bool parts;
   std::int64_t step;
+  bool flip;
   template <class Op>
   __device__ __forceinline__ void put(std::int64_t part, std::int64_t at,
                                       const typename Op::Acc& a) const {
+    const auto value = Op::finished(a, flip);
     if (parts)
-      static_cast<typename Op::Acc*>(data)[part * step + at] = a;
+      static_cast<typename Op::Acc*>(data)[part * step + at] = value;
     else
-      Op::store(data, type, at, a);
+      Op::store(data, type, at, value);
   }
 };
+
+/// Writes v, which halves are computed in where it is float.
+template <class T>
+__device__ __forceinline__ void store_computed(void* data, DataType type, std::int64_t i, T v) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (type == DataType::Float16) {
+      static_cast<Half*>(data)[i] = convert<Half>(v);
+      return;
+    }
+    if (type == DataType::BFloat16) {
+      static_cast<Brain*>(data)[i] = convert<Brain>(v);
+      return;
+    }
+  }
+  static_cast<T*>(data)[i] = v;
+}
 
 template <class Op, class S>
 __device__ __forceinline__ void extend(typename Op::Acc& a, S x, typename Op::Value w,
@@ -108,7 +129,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     const std::int64_t count = n - begin < piece ? n - begin : piece;
     const S* const from = x + offset[0] + begin;
     const V* weights = nullptr;
-    V w{};
+    V w = Op::weight(out.flip);
     if constexpr (Op::kWith == With::Output) w = with[offset[2]];
     if constexpr (Op::kWith == With::Element) weights = with + offset[2] + begin;
     const auto single = [&](std::int64_t i) {
@@ -186,7 +207,9 @@ __global__ void __launch_bounds__(kBlockThreads)
 
   if (left > 0) {
     const S* const from = x + offset[0] + column;
-    V w[kN] = {};
+    V w[kN];
+#pragma unroll
+    for (int k = 0; k < kN; ++k) w[k] = Op::weight(out.flip);
     if constexpr (Op::kWith == With::Output) {
 #pragma unroll
       for (int k = 0; k < kN; ++k)
@@ -248,7 +271,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   A total = Op::identity();
   if (here) {
     kept.locate(i, offset);
-    V w{};
+    V w = Op::weight(out.flip);
     if constexpr (Op::kWith == With::Output) w = with[offset[2]];
     const std::uint32_t begin = blockIdx.y * piece;
     const std::uint32_t end = begin + piece < reduced.numel ? begin + piece : reduced.numel;
@@ -284,6 +307,7 @@ struct Reduce {
   const V* with;
   void* out;
   DataType out_type;
+  bool flip;
   Iteration loop;
 
   bool reduces(int axis) const { return loop.strides[1][axis] == 0; }
@@ -313,13 +337,13 @@ struct Parts {
       : count(parts),
         memory(context, static_cast<std::size_t>(parts * rest.numel) * sizeof(Acc)) {}
   /// Has the operand for outputs go there.
-  Target target(Iteration& rest) const {
+  Target target(Iteration& rest, bool flip) const {
     std::int64_t step = 1;
     for (int d = rest.ndim - 1; d >= 0; --d) {
       rest.strides[1][d] = step;
       step *= rest.sizes[d];
     }
-    return {memory.as<void>(), DataType::Float32, true, step};
+    return {memory.as<void>(), DataType::Float32, true, step, flip};
   }
   void join(const Context& context, const Reduce<typename Op::Value>& from,
             const Iteration& rest) const {
@@ -333,7 +357,7 @@ struct Parts {
     for (int d = 0; d < rest.ndim; ++d) add(rest.sizes[d], rest.strides[1][d]);
     strides[0] = tensor::detail::dense_strides(Shape(shape));
     fold_dense<typename Op::Next, Acc>(
-        context, {from.name, memory.as<void>(), nullptr, from.out, from.out_type,
+        context, {from.name, memory.as<void>(), nullptr, from.out, from.out_type, from.flip,
                   Iteration(Shape(shape), strides, true)});
   }
 };
@@ -344,10 +368,10 @@ void run_pass(const Context& context, const Reduce<typename Op::Value>& pass,
               const Iteration& rest, std::int64_t parts, Launch&& launch_on) {
   bool last = parts == 1;
   for (int d = 0; d < rest.ndim; ++d) last &= rest.strides[1][d] != 0;
-  if (last) return launch_on(Target{pass.out, pass.out_type, false, 0}, rest);
+  if (last) return launch_on(Target{pass.out, pass.out_type, false, 0, pass.flip}, rest);
   const Parts<Op> made(context, parts, rest);
   Iteration loop = rest;
-  const Target target = made.target(loop);
+  const Target target = made.target(loop, pass.flip);
   launch_on(target, loop);
   made.join(context, pass, rest);
 }
@@ -499,7 +523,8 @@ void fold_strided(const Context& context, const Reduce<typename Op::Value>& pass
 
 /// Reduces x, over the axes of size 1 in out.
 template <class Op>
-void fold(const char* name, const Tensor& out, const Tensor& x, const Tensor& with) {
+void fold(const char* name, const Tensor& out, const Tensor& x, const Tensor& with,
+          bool flip = false) {
   using V = typename Op::Value;
   constexpr bool kByElement = Op::kWith == With::Element;
   const Context context(out.device());
@@ -512,6 +537,7 @@ void fold(const char* name, const Tensor& out, const Tensor& x, const Tensor& wi
                        with.defined() ? static_cast<const V*>(with.data()) : nullptr,
                        out.data(),
                        out.type(),
+                       flip,
                        Iteration(x.shape(), strides, true)};
   bool fits = pass.loop.ndim > 0 && pass.loop.strides[0][pass.inner()] == 1, reduces = false;
   for (int d = 0; d < pass.loop.ndim; ++d) {

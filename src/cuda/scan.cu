@@ -21,13 +21,11 @@ struct Whole {};
 
 template <class S>
 struct Scanned {
-  using In = S;
   using Out = S;
   using Sum = double;
 };
 template <>
 struct Scanned<Whole> {
-  using In = std::byte;  // the address counts in bytes
   using Out = std::int64_t;
   using Sum = std::int64_t;
 };
