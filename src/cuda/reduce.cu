@@ -88,9 +88,7 @@ struct EqualsOf : Summed<T, With::Output> {
   static constexpr bool fast() {
     return std::is_same_v<S, T>;
   }
-  __device__ static void extend(T& a, T x, T value, std::int64_t) {
-    a += x == value ? T{1} : T{0};
-  }
+  __device__ static void extend(T& a, T x, T value, std::int64_t) { a += x == value ? T{1} : T{0}; }
 };
 template <class T>
 struct ProductsOf : Summed<T, With::Element> {
@@ -193,33 +191,31 @@ void run_spread(const Tensor& out, const Tensor& x, const Tensor& with, const Te
                 const Tensor& b) {
   constexpr int kN = kPackOf<T>;
   const Context context(out.device());
-  const IntList strides[2] = {
-      tensor::detail::dense_strides(x.shape()),
-      tensor::detail::broadcast_strides(a.shape(), tensor::detail::dense_strides(a.shape()),
-                                        x.shape())};
+  const IntList strides[2] = {tensor::detail::dense_strides(x.shape()),
+                              tensor::detail::broadcast_strides(
+                                  a.shape(), tensor::detail::dense_strides(a.shape()), x.shape())};
   const auto data = [](const Tensor& t) {
     return t.defined() ? static_cast<const T*>(t.data()) : nullptr;
   };
-  for_parts(Iteration(x.shape(), strides, false),
-            [&](const Iteration& part, const std::int64_t* offsets) {
-              T* const to = static_cast<T*>(out.data()) + offsets[0];
-              const T *elements = moved(data(x), offsets[0]), *others = moved(data(with), offsets[0]),
-                      *low = data(a) + offsets[1], *high = data(b) + offsets[1];
-              const void* const all[] = {to, low, high, elements, others};
-              bool aligned = true;
-              for (const void* each : all) aligned &= is_aligned(each, kPackBytes);
-              Iteration loop = part;
-              unsigned repeats = 0;
-              const bool packs =
-                  aligned && in_rows(
-                                 loop, 2, 1, kN, repeats, [](int) { return sizeof(T); },
-                                 [&](int i) { return i == 0 ? static_cast<const void*>(to) : low; });
-              const bool repeat = packs ? (repeats & 2) != 0 : false;
-              launch(context, "spread",
-                     packs ? &spread_packs<T, kOp, kN> : &spread_packs<T, kOp, 1>,
-                     static_cast<unsigned>(ceil_div(loop.numel, kBlockThreads)), kBlockThreads, 0,
-                     to, elements, others, low, high, Loop<2>(loop), repeat);
-            });
+  for_parts(Iteration(x.shape(), strides, false), [&](const Iteration& part,
+                                                      const std::int64_t* offsets) {
+    T* const to = static_cast<T*>(out.data()) + offsets[0];
+    const T *elements = moved(data(x), offsets[0]), *others = moved(data(with), offsets[0]),
+            *low = data(a) + offsets[1], *high = data(b) + offsets[1];
+    const void* const all[] = {to, low, high, elements, others};
+    bool aligned = true;
+    for (const void* each : all) aligned &= is_aligned(each, kPackBytes);
+    Iteration loop = part;
+    unsigned repeats = 0;
+    const bool packs =
+        aligned && in_rows(
+                       loop, 2, 1, kN, repeats, [](int) { return sizeof(T); },
+                       [&](int i) { return i == 0 ? static_cast<const void*>(to) : low; });
+    const bool repeat = packs ? (repeats & 2) != 0 : false;
+    launch(context, "spread", packs ? &spread_packs<T, kOp, kN> : &spread_packs<T, kOp, 1>,
+           static_cast<unsigned>(ceil_div(loop.numel, kBlockThreads)), kBlockThreads, 0, to,
+           elements, others, low, high, Loop<2>(loop), repeat);
+  });
 }
 
 template <Spread kOp>

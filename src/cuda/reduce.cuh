@@ -174,13 +174,13 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 /// The axes of a pass over columns.
 struct Columns {
-  std::int64_t width;                   // of a row of columns
+  std::int64_t width;                    // of a row of columns
   std::int64_t out_stride, with_stride;  // between columns
-  std::int64_t rows, row_stride;        // of x and, by element, of `with`
-  std::int64_t piece;                   // rows in a part
-  std::uint32_t tiles;                  // that a row of columns is cut into
-  int threads;                          // that share a tile, a power of two
-  bool whole;                           // packs are aligned
+  std::int64_t rows, row_stride;         // of x and, by element, of `with`
+  std::int64_t piece;                    // rows in a part
+  std::uint32_t tiles;                   // that a row of columns is cut into
+  int threads;                           // that share a tile, a power of two
+  bool whole;                            // packs are aligned
 };
 
 template <class Op, class S>
@@ -226,8 +226,8 @@ __global__ void __launch_bounds__(kBlockThreads)
         if (row >= end) continue;
         loaded[j] = load_part<S>(from + row * c.row_stride, c.whole, left, S{});
         if constexpr (Op::kWith == With::Element)
-          weight[j] = load_part<V>(with + offset[2] + column + row * c.row_stride, c.whole, left,
-                                   V{});
+          weight[j] =
+              load_part<V>(with + offset[2] + column + row * c.row_stride, c.whole, left, V{});
       }
 #pragma unroll
       for (int j = 0; j < kInFlight; ++j) {
@@ -334,8 +334,7 @@ struct Parts {
   std::int64_t count;
   Scratch memory;
   Parts(const Context& context, std::int64_t parts, const Iteration& rest)
-      : count(parts),
-        memory(context, static_cast<std::size_t>(parts * rest.numel) * sizeof(Acc)) {}
+      : count(parts), memory(context, static_cast<std::size_t>(parts * rest.numel) * sizeof(Acc)) {}
   /// Has the operand for outputs go there.
   Target target(Iteration& rest, bool flip) const {
     std::int64_t step = 1;
@@ -364,8 +363,8 @@ struct Parts {
 
 /// Runs launch(target, rest) for one pass over the axis that `rest` lacks, cut into `parts`.
 template <class Op, class Launch>
-void run_pass(const Context& context, const Reduce<typename Op::Value>& pass,
-              const Iteration& rest, std::int64_t parts, Launch&& launch_on) {
+void run_pass(const Context& context, const Reduce<typename Op::Value>& pass, const Iteration& rest,
+              std::int64_t parts, Launch&& launch_on) {
   bool last = parts == 1;
   for (int d = 0; d < rest.ndim; ++d) last &= rest.strides[1][d] != 0;
   if (last) return launch_on(Target{pass.out, pass.out_type, false, 0, pass.flip}, rest);
@@ -441,27 +440,26 @@ void fold_columns(const Context& context, const Reduce<typename Op::Value>& pass
   c.piece = ceil_div(c.rows, parts);
   c.whole = c.row_stride % kN == 0;
   for (int d = 0; d < inner; ++d) c.whole &= rest.strides[0][d] % kN == 0;
-  run_pass<Op>(
-      context, pass, rest, ceil_div(c.rows, c.piece),
-      [&](const Target& target, const Iteration& loop) {
-        for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {
-          const auto* const x = static_cast<const S*>(pass.x) + offsets[0];
-          const auto* const with = moved(pass.with, offsets[2]);
-          Columns here = c;
-          here.width = part.sizes[inner];
-          here.tiles = static_cast<std::uint32_t>(ceil_div(here.width, kN * c.threads));
-          here.out_stride = part.strides[1][inner];
-          here.with_stride = part.strides[2][inner];
-          here.whole &= is_aligned(x, kPackBytes) &&
-                        (Op::kWith != With::Element || is_aligned(with, kPackBytes));
-          const Iteration outer = without(part, inner);
-          launch(context, pass.name, &reduce_columns<Op, S>,
-                 dim3(static_cast<unsigned>(outer.numel * here.tiles),
-                      static_cast<unsigned>(ceil_div(c.rows, c.piece))),
-                 kBlockThreads, 0, moved(target, offsets[1], sizeof(typename Op::Acc)), x, with,
-                 Loop<3>(outer), here);
-        });
-      });
+  run_pass<Op>(context, pass, rest, ceil_div(c.rows, c.piece),
+               [&](const Target& target, const Iteration& loop) {
+                 for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {
+                   const auto* const x = static_cast<const S*>(pass.x) + offsets[0];
+                   const auto* const with = moved(pass.with, offsets[2]);
+                   Columns here = c;
+                   here.width = part.sizes[inner];
+                   here.tiles = static_cast<std::uint32_t>(ceil_div(here.width, kN * c.threads));
+                   here.out_stride = part.strides[1][inner];
+                   here.with_stride = part.strides[2][inner];
+                   here.whole &= is_aligned(x, kPackBytes) &&
+                                 (Op::kWith != With::Element || is_aligned(with, kPackBytes));
+                   const Iteration outer = without(part, inner);
+                   launch(context, pass.name, &reduce_columns<Op, S>,
+                          dim3(static_cast<unsigned>(outer.numel * here.tiles),
+                               static_cast<unsigned>(ceil_div(c.rows, c.piece))),
+                          kBlockThreads, 0, moved(target, offsets[1], sizeof(typename Op::Acc)), x,
+                          with, Loop<3>(outer), here);
+                 });
+               });
 }
 
 /// Where x is dense along the innermost axis, and anything is reduced.
@@ -505,15 +503,15 @@ void fold_strided(const Context& context, const Reduce<typename Op::Value>& pass
       const auto piece = static_cast<std::uint32_t>(ceil_div(inside.numel, parts));
       for_parts(outputs, [&](const Iteration& part, const std::int64_t* offsets) {
         const std::int64_t size = static_cast<std::int64_t>(tensor::size_of(type));
-        launch(context, pass.name, &reduce_strided<Op>,
-               dim3(static_cast<unsigned>(ceil_div(part.numel, width)),
-                    static_cast<unsigned>(parts)),
-               kBlockThreads, 0,
-               moved(to, chunk * parts * to.step + offsets[1], sizeof(typename Op::Acc)),
-               static_cast<const void*>(static_cast<const std::byte*>(pass.x) +
-                                        (offsets[0] + moves[0]) * size),
-               type, moved(pass.with, offsets[2] + moves[1]), Loop<3>(part), Loop<3>(inside),
-               piece, lanes, apart, moves[2]);
+        launch(
+            context, pass.name, &reduce_strided<Op>,
+            dim3(static_cast<unsigned>(ceil_div(part.numel, width)), static_cast<unsigned>(parts)),
+            kBlockThreads, 0,
+            moved(to, chunk * parts * to.step + offsets[1], sizeof(typename Op::Acc)),
+            static_cast<const void*>(static_cast<const std::byte*>(pass.x) +
+                                     (offsets[0] + moves[0]) * size),
+            type, moved(pass.with, offsets[2] + moves[1]), Loop<3>(part), Loop<3>(inside), piece,
+            lanes, apart, moves[2]);
       });
       ++chunk;
     });
@@ -545,8 +543,10 @@ void fold(const char* name, const Tensor& out, const Tensor& x, const Tensor& wi
     fits &= !kByElement || pass.loop.strides[2][d] == pass.loop.strides[0][d];
   }
   if (kByElement)
-    fits &= (reinterpret_cast<std::uintptr_t>(pass.x) -
-             reinterpret_cast<std::uintptr_t>(pass.with)) % kPackBytes == 0;
+    fits &=
+        (reinterpret_cast<std::uintptr_t>(pass.x) - reinterpret_cast<std::uintptr_t>(pass.with)) %
+            kPackBytes ==
+        0;
   bool done = false;
   if (fits && reduces)
     visit(x.type(), [&](auto tag) {
