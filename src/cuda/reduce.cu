@@ -116,8 +116,6 @@ void fold_sum(const char* name, const Tensor& out, const Tensor& x) {
 
 }  // namespace
 
-void reduce_extremes(bool largest, const Tensor& out, const Tensor& x);
-
 void reduce(Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
   if (out.numel() == 0) return;
   if (x.numel() == 0) return fill(out, reduction == Reduction::Prod ? 1 : 0);

@@ -17,6 +17,9 @@ using tensor::Shape;
 using tensor::detail::compute_type;
 using tensor::detail::Iteration;
 
+/// Reduction::Max or Min.
+void reduce_extremes(bool largest, const Tensor& out, const Tensor& x);
+
 // Note [Reductions on the GPU]
 // An Iteration over x has three operands: x, the output, which stays where it is along reduced
 // axes, and what goes with each element or output. Where x is dense along the innermost axis, a
