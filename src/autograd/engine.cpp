@@ -162,6 +162,12 @@ class Engine final : public Pass<V> {
     }
   }
 
+  bool meet(int a, int b, const Tensor& like) const override {
+    const Edge &x = this->node_->edge(a), &y = this->node_->edge(b);
+    return !collected_ && !anomaly_ && x.node == y.node && x.shape == like.shape() &&
+           y.shape == like.shape() && x.type == like.type() && y.type == like.type();
+  }
+
   void add_result(Node* to, std::size_t k, std::size_t count, V gradient) override {
     if (!needed(to)) return;
     if (collected_) [[unlikely]] {

@@ -68,6 +68,8 @@ class Pass {
   /// The buffer that input's gradient has so far, if it may be added to in place: dense, of
   /// `like`'s shape and type, and nobody else's.
   virtual const Tensor* pending(int input, const Tensor& like) = 0;
+  /// Whether the gradients of two inputs, each like `like`, are only ever seen as their sum.
+  virtual bool meet(int a, int b, const Tensor& like) const = 0;
 
   /// For nodes with several results, which have a node each: adds the gradient of result `k` of
   /// `count` to what `to` finds in results() when its turn comes.

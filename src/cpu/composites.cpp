@@ -73,6 +73,9 @@ void* offset(const void* data, std::int64_t bytes) {
 
 }  // namespace
 
+namespace {
+
+// x = activation(x + bias) in place.
 void bias_activation(const Tensor& x, const Tensor& bias, OpId activation) {
   const std::int64_t columns = x.shape().dim(x.ndim() - 1);
   const auto numel = static_cast<std::int64_t>(x.numel());
@@ -100,6 +103,14 @@ void bias_activation(const Tensor& x, const Tensor& bias, OpId activation) {
                    out.write(r * columns, n, values);
                  }
                });
+}
+
+}  // namespace
+
+void linear(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias,
+            OpId activation) {
+  matmul(out, x, weight);
+  if (bias.defined() || activation != OpId::kCount) bias_activation(out, bias, activation);
 }
 
 namespace {
@@ -130,6 +141,18 @@ double sum_of(const void* x, std::int64_t n, DataType type) {
   return wide ? total : single;
 }
 
+// What to scale a mean by.
+void set_scale(const Tensor& stats, std::int64_t rows, double value) {
+  if (stats.type() == DataType::Float64)
+    static_cast<double*>(stats.data())[2 * rows] = value;
+  else
+    static_cast<float*>(stats.data())[2 * rows] = static_cast<float>(value);
+}
+double scale_of(const Tensor& stats, std::int64_t rows) {
+  return stats.type() == DataType::Float64 ? static_cast<const double*>(stats.data())[2 * rows]
+                                           : static_cast<const float*>(stats.data())[2 * rows];
+}
+
 CrossEntropyArgs all_rows(const Tensor& stats, const Tensor& labels, std::int64_t classes,
                           const CrossEntropyOptions& options) {
   CrossEntropyArgs args{};
@@ -153,8 +176,8 @@ CrossEntropyArgs rows_of(CrossEntropyArgs args, std::int64_t begin, std::int64_t
 
 }  // namespace
 
-std::int64_t cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits,
-                           const Tensor& labels, const CrossEntropyOptions& options) {
+void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits,
+                   const Tensor& labels, const CrossEntropyOptions& options) {
   const std::int64_t classes = logits.shape().dim(logits.ndim() - 1);
   const auto rows = static_cast<std::int64_t>(labels.numel());
   const std::int64_t counted = count_labels(labels, classes, options.ignore_index);
@@ -181,12 +204,14 @@ std::int64_t cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor
   } else if (!reduced) {
     fill(loss, 0);
   }
-  if (options.reduction == LossReduction::Mean) total /= static_cast<double>(counted);
+  if (options.reduction == LossReduction::Mean) {
+    total /= static_cast<double>(counted);
+    set_scale(stats, rows, 1 / static_cast<double>(counted));
+  }
   if (reduced) fill(loss, total);
-  return counted;
 }
 
-void cross_entropy_backward(const Tensor& out, const Tensor& g, double scale, const Tensor& stats,
+void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& stats,
                             const Tensor& logits, const Tensor& labels,
                             const CrossEntropyOptions& options) {
   const std::int64_t classes = logits.shape().dim(logits.ndim() - 1);
@@ -197,6 +222,7 @@ void cross_entropy_backward(const Tensor& out, const Tensor& g, double scale, co
   const CrossEntropyArgs all = all_rows(stats, labels, classes, options);
   const Elements x(logits), to(out), gradient(g);
   const auto gradients = static_cast<std::int64_t>(g.numel());
+  const double scale = options.reduction == LossReduction::Mean ? scale_of(stats, rows) : 1;
   const std::int64_t step = g.ndim() == 0 && options.reduction != LossReduction::None ? 0 : 1;
   const Scratch g_scratch(gradient.scratch(gradients));
   const void* const gs = gradient.read(0, gradients, g_scratch.data());

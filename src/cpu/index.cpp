@@ -469,11 +469,8 @@ void random(tensor::detail::Distribution distribution, const Tensor& out, std::u
   const auto size = static_cast<std::int64_t>(tensor::size_of(out.type()));
   const auto numel = static_cast<std::int64_t>(out.numel());
   const std::int64_t per_block = wide ? 2 : 4;  // elements a block of four words makes
-  // The bits a half can hold, so that rounding does not reach 1.
   const bool uniform = distribution == tensor::detail::Distribution::Uniform;
-  const std::uint32_t keep = uniform && out.type() == DataType::Float16    ? 0xffe00000u
-                             : uniform && out.type() == DataType::BFloat16 ? 0xff000000u
-                                                                           : ~0u;
+  const std::uint32_t keep = uniform ? tensor::detail::uniform_bits(out.type()) : ~0u;
   auto* to = static_cast<std::byte*>(out.data());
   parallel_for(numel, kChunk / 4, [&](std::int64_t begin, std::int64_t end) {
     alignas(64) std::uint32_t words[kBlock];

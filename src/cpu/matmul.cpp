@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
-#include <utility>
 
+#include "cpu/backend.hpp"
 #include "cpu/block_loop.hpp"
 #include "cpu/kernels.hpp"
 #include "cpu/scratch.hpp"
@@ -90,18 +90,15 @@ void matmul(const MatmulArgs& args) {
     if (!args.accumulate) std::memset(args.c, 0, count * tensor::size_of(args.type));
     return;
   }
-  MatmulArgs g = args;
-  if (g.n == 1 && g.m > 1) {  // a column is the transpose of a row
-    std::swap(g.m, g.n);
-    std::swap(g.a, g.b);
-    std::swap(g.a_batch, g.b_batch);
-    std::swap(g.a_row, g.b_col);
-    std::swap(g.a_col, g.b_row);
-  }
+  const MatmulArgs g = args.n == 1 && args.m > 1 ? tensor::detail::transposed(args) : args;
 #ifdef LAMPPP_HAVE_ONEDNN
   if (suits_onednn(g) ? onednn::matmul(g) : turned_onednn(g)) return;
 #endif
   own_matmul(g);
+}
+
+void matmul(const Tensor& out, const Tensor& a, const Tensor& b) {
+  tensor::detail::for_matmuls(out, a, b, [](const MatmulArgs& args) { matmul(args); });
 }
 
 }  // namespace lmp::cpu

@@ -2,22 +2,11 @@
 
 #include <cstdint>
 
-#include "lamppp/tensor/data_type.hpp"
+#include "tensor/matmul.hpp"
 
 namespace lmp::cpu {
 
-/// c = a b, or c += a b, for each matrix of a batch. Strides count elements and may be anything:
-/// zero for a broadcast batch, negative, swapped for a transposed operand.
-struct MatmulArgs {
-  tensor::DataType type;  // of a, b and c; not Bool
-  std::int64_t batch, m, n, k;
-  const void* a;
-  std::int64_t a_batch, a_row, a_col;
-  const void* b;
-  std::int64_t b_batch, b_row, b_col;
-  void* c;  // contiguous: [batch][m][n]
-  bool accumulate;
-};
+using tensor::detail::MatmulArgs;
 
 /// Halves are summed in float over the whole of k and rounded once; integers wrap. The order of a
 /// sum depends on shapes and strides only, so results are the same bits on any number of threads.

@@ -53,7 +53,7 @@ struct Block {
   Block* before = nullptr;  // neighbours in the segment
   Block* after = nullptr;
   bool free = false;
-  Block* next = nullptr;             // in a list
+  Block* next = nullptr;              // in a list
   std::vector<cudaStream_t> users{};  // other streams
 
   bool whole_segment() const { return !before && !after; }
@@ -178,10 +178,9 @@ class Heap {
   }
 
   Block* carve(Pool& pool, std::size_t bytes) {
-    const std::size_t wanted =
-        !caching()            ? std::max<std::size_t>(bytes, 1)
-        : bytes <= kListBytes ? list_bytes(list_of(bytes))
-                              : round_up(bytes, kGranule);
+    const std::size_t wanted = !caching()            ? std::max<std::size_t>(bytes, 1)
+                               : bytes <= kListBytes ? list_bytes(list_of(bytes))
+                                                     : round_up(bytes, kGranule);
     Block* block = fitting(pool, wanted);
     if (!block) block = new_segment(pool, wanted);
     if (!block) {
@@ -345,11 +344,11 @@ class Heap {
     std::size_t free = 0, total = 0;
     cudaMemGetInfo(&free, &total);
     const std::size_t bound = limit.load(std::memory_order_relaxed);
-    throw OutOfMemoryError(concat(
-        "CUDA:", index_, ": ", bytes, " bytes asked for; tensors hold ", live_,
-        ", the cache keeps ", cached_, ", the driver has ", free, " of ", total, " free",
-        bound ? concat(", and set_memory_limit allows ", bound) : std::string(),
-        ". Free tensors, take smaller batches, or record less"));
+    throw OutOfMemoryError(
+        concat("CUDA:", index_, ": ", bytes, " bytes asked for; tensors hold ", live_,
+               ", the cache keeps ", cached_, ", the driver has ", free, " of ", total, " free",
+               bound ? concat(", and set_memory_limit allows ", bound) : std::string(),
+               ". Free tensors, take smaller batches, or record less"));
   }
 
   const int index_;

@@ -17,8 +17,7 @@ Storage* allocate(std::size_t bytes, Device device) {
   Memory memory{};
   try {
     check_alive(device.index);
-    if (bytes > 0)
-      memory = allocate_bytes(device.index, current_stream(device.index), bytes);
+    if (bytes > 0) memory = allocate_bytes(device.index, current_stream(device.index), bytes);
   } catch (...) {
     tensor::detail::cpu_deallocate(place, sizeof(Storage));
     throw;
@@ -32,8 +31,7 @@ Storage* allocate(std::size_t bytes, Device device) {
 }
 
 void deallocate(Storage* storage) noexcept {
-  if (storage->context)
-    free_bytes(storage->device.index, static_cast<Block*>(storage->context));
+  if (storage->context) free_bytes(storage->device.index, static_cast<Block*>(storage->context));
   storage->~Storage();
   tensor::detail::cpu_deallocate(storage, sizeof(Storage));
 }
@@ -76,6 +74,7 @@ constexpr tensor::detail::Backend kBackend = {
     .arg_extreme = &arg_extreme,
     .cumsum = &cumsum,
     .matmul = &matmul,
+    .linear = &linear,
     .index_select = &index_select,
     .index_add = &index_add,
     .gather = &gather,
@@ -85,7 +84,6 @@ constexpr tensor::detail::Backend kBackend = {
     .nonzero = &nonzero,
     .random = &random,
     .random_words = &random_words,
-    .bias_activation = &bias_activation,
     .cross_entropy = &cross_entropy,
     .cross_entropy_backward = &cross_entropy_backward,
     .normalize = &normalize,

@@ -50,8 +50,7 @@ __global__ void __launch_bounds__(kThreads) cast_dense(To* to, const From* from,
 
 /// Any layouts of one type, by bits.
 template <class T>
-__global__ void __launch_bounds__(kThreads)
-    move_strided(T* to, const T* from, const Loop<2> loop) {
+__global__ void __launch_bounds__(kThreads) move_strided(T* to, const T* from, const Loop<2> loop) {
   constexpr int kFlight = 4;
   const std::uint32_t first = blockIdx.x * kFlight * kThreads + threadIdx.x;
   T v[kFlight];
@@ -250,8 +249,8 @@ void copy(const Tensor& to, const Tensor& from) {
     });
     return;
   }
-  const IntList strides[2] = {to.strides(), tensor::detail::broadcast_strides(
-                                                from.shape(), from.strides(), to.shape())};
+  const IntList strides[2] = {
+      to.strides(), tensor::detail::broadcast_strides(from.shape(), from.strides(), to.shape())};
   for_parts(Iteration(to.shape(), strides, true),
             [&](const Iteration& part, const std::int64_t* offsets) {
               if (to.type() == from.type()) {

@@ -22,8 +22,7 @@ template <class Op, int kArity, class C, class Take>
 __device__ __forceinline__ void gradients_of(C g, In<Op, 0, C> a, In<Op, 1, C> b, In<Op, 2, C> c,
                                              C y, Take&& take) {
   const auto pass = [&](auto index, auto value) {
-    if constexpr (!std::is_same_v<decltype(value), None>)
-      take(index, static_cast<C>(value));
+    if constexpr (!std::is_same_v<decltype(value), None>) take(index, static_cast<C>(value));
   };
   const auto all = [&](const auto& grads) {
     pass(std::integral_constant<int, 0>(), grads.a);
@@ -40,8 +39,9 @@ __device__ __forceinline__ void gradients_of(C g, In<Op, 0, C> a, In<Op, 1, C> b
 
 template <class Op, int kArity>
 constexpr bool kDifferentiable = [] {
-  if constexpr (kArity == 1)
-    return requires { Op::grad(1.0f, 1.0f, 1.0f); };
+  if constexpr (kArity == 1) return requires {
+      Op::grad(1.0f, 1.0f, 1.0f);
+    };
   else if constexpr (kArity == 2)
     return requires { Op::grad(1.0f, 1.0f, 1.0f, 1.0f); };
   else
@@ -116,8 +116,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <class Op, int kArity, class S>
 __global__ void __launch_bounds__(kThreads)
-    backward_rows(const Gradients<kArity> k, const Loop<kOperands<kArity>> loop,
-                  unsigned repeats) {
+    backward_rows(const Gradients<kArity> k, const Loop<kOperands<kArity>> loop, unsigned repeats) {
   const std::uint32_t i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= loop.numel) return;
   std::int64_t at[kOperands<kArity>] = {};
@@ -218,10 +217,10 @@ void run(unsigned reads, const tensor::detail::GradientTarget* out, const Tensor
     }
     const auto put = [&](Gradients<kArity>& to, const std::int64_t* offsets) {
       const auto place = [&](int i) -> std::byte* {
-        return tensors[i] ? static_cast<std::byte*>(tensors[i]->data()) +
-                                offsets[i] * static_cast<std::int64_t>(
-                                                 tensor::size_of(tensors[i]->type()))
-                          : nullptr;
+        return tensors[i]
+                   ? static_cast<std::byte*>(tensors[i]->data()) +
+                         offsets[i] * static_cast<std::int64_t>(tensor::size_of(tensors[i]->type()))
+                   : nullptr;
       };
       for (int i = 0; i < kArity; ++i) {
         to.out[i] = place(i);
@@ -231,10 +230,10 @@ void run(unsigned reads, const tensor::detail::GradientTarget* out, const Tensor
       to.y.data = place(2 * kArity + 1);
     };
     const auto at = [&](const Gradients<kArity>& from, int i) -> const void* {
-      return i < kArity              ? from.out[i]
-             : i == kArity           ? from.g.data
-             : i == 2 * kArity + 1   ? from.y.data
-                                     : from.in[i - kArity - 1].data;
+      return i < kArity            ? from.out[i]
+             : i == kArity         ? from.g.data
+             : i == 2 * kArity + 1 ? from.y.data
+                                   : from.in[i - kArity - 1].data;
     };
     const std::int64_t none[kOperands<kArity>] = {};
     put(k, none);

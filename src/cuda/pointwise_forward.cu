@@ -125,9 +125,7 @@ unsigned blocks_for(std::int64_t elements, int each) {
 template <class Op, int kArity>
 void run(DataType compute, const Tensor& out, const Operand* in) {
   const Context context(out.device());
-  const auto wanted = [&](int i) {
-    return Op::info.condition >> i & 1 ? DataType::Bool : compute;
-  };
+  const auto wanted = [&](int i) { return Op::info.condition >> i & 1 ? DataType::Bool : compute; };
   const DataType result = Op::info.promote == Promote::Compare ? DataType::Bool : compute;
   const auto numel = static_cast<std::int64_t>(out.numel());
   if (numel == 0) return;
@@ -173,10 +171,9 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
   IntList strides[kArity + 1];
   strides[0] = out.strides();
   for (int i = 0; i < kArity; ++i)
-    strides[i + 1] = in[i].tensor
-                         ? tensor::detail::broadcast_strides(in[i].tensor->shape(),
-                                                             in[i].tensor->strides(), out.shape())
-                         : tensor::detail::broadcast_strides({}, {}, out.shape());
+    strides[i + 1] = in[i].tensor ? tensor::detail::broadcast_strides(
+                                        in[i].tensor->shape(), in[i].tensor->strides(), out.shape())
+                                  : tensor::detail::broadcast_strides({}, {}, out.shape());
   const Iteration whole(out.shape(), strides, true);
   for_parts(whole, [&](const Iteration& part, const std::int64_t* offsets) {
     const auto place = [&](const void* data, DataType t, int i) -> const std::byte* {

@@ -21,7 +21,7 @@ constexpr int kMaxDevices = 64;
 
 struct Gpu {
   Properties properties{};
-  IndexReport* report = nullptr;     // in host memory
+  IndexReport* report = nullptr;       // in host memory
   IndexReport* report_seen = nullptr;  // the same, as the GPU sees it
   std::atomic<bool> lost = false;
 };
@@ -51,7 +51,7 @@ Gpus& gpus() {
 Gpu& gpu(int index) {
   Gpus& all = gpus();
   if (Gpu* known = all.at[static_cast<std::size_t>(index)].load(std::memory_order_acquire))
-    [[likely]]
+      [[likely]]
     return *known;
   const std::lock_guard lock(all.mutex);
   auto& slot = all.at[static_cast<std::size_t>(index)];
@@ -135,6 +135,12 @@ void check_device(int index) {
                            all.count == 1 ? " GPU, CUDA:0" : " GPUs, from CUDA:0 on"));
 }
 
+void check_gpu(tensor::Device device, const char* what) {
+  if (device.type != tensor::DeviceType::CUDA)
+    throw DeviceError(concat(what, ": ", device, " is not a GPU; name DeviceType::CUDA"));
+  check_device(device.index);
+}
+
 void check_alive(int index) {
   if (gpu(index).lost.load(std::memory_order_relaxed)) [[unlikely]]
     throw DeviceLostError(concat("CUDA:", index,
@@ -169,9 +175,16 @@ void count_launch() noexcept { launches.fetch_add(1, std::memory_order_relaxed);
 
 IndexReport* index_report(int index) { return gpu(index).report_seen; }
 
+bool is_capturing() noexcept { return false; }
+void check_not_capturing(const char*) {}
+
 void synchronize(const Context& context, const char* what) {
   check_not_capturing(what);
   check(cudaStreamSynchronize(context.stream), what);
+  throw_reported(context);
+}
+
+void throw_reported(const Context& context) {
   IndexReport& report = *gpu(context.index).report;
   if (std::atomic_ref(report.claimed).load(std::memory_order_acquire) == 0) [[likely]]
     return;

@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "cuda/allocator.hpp"
-#include "lamppp/tensor/device_type.hpp"
+#include "lamppp/cuda.hpp"
 
 /// The way to the CUDA runtime, for host code and for kernels' launchers.
 namespace lmp::cuda {
@@ -15,10 +15,10 @@ namespace lmp::cuda {
 /// call after it survives, else DeviceError. `what` names the op or the call.
 void check(cudaError_t status, const char* what);
 
-/// GPUs that a driver shows; 0 where there is no driver. Never throws.
-int device_count() noexcept;
 /// Throws DeviceError where there is no such GPU, and says why.
 void check_device(int index);
+/// The same, for a call that only GPUs answer.
+void check_gpu(tensor::Device device, const char* what);
 /// Throws DeviceLostError where an earlier failure has made the GPU useless.
 void check_alive(int index);
 
@@ -81,6 +81,8 @@ void count_launch() noexcept;
 
 /// Waits for the stream, then throws what kernels have reported: see IndexReport.
 void synchronize(const Context& context, const char* what);
+/// Throws what kernels have reported, once they have run.
+void throw_reported(const Context& context);
 
 /// Where kernels report the first bad index that they met, in host memory that the GPU can write.
 /// They clamp it and go on; it is thrown at the next read or synchronize().

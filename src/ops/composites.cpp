@@ -80,13 +80,12 @@ Tensor Linear<kActivated>::forward(const Tensor& x, const Tensor& weight,
   const Shape flat{rows_of(x), features};
   const Tensor rows =
       x.ndim() == 2 ? out : TensorAccess::view(out, 0, flat, tensor::detail::dense_strides(flat));
-  const auto& device = backend(x.device());
-  device.matmul(rows, as_rows(x),
-                TensorAccess::view(weight, 0, Shape{weight.shape()[1], weight.shape()[0]},
-                                   IntList{weight.strides()[1], weight.strides()[0]}));
-  if (kActivated || bias.defined())
-    device.bias_activation(rows, bias.defined() && !bias.is_contiguous() ? bias.contiguous() : bias,
-                           op_of(activation));
+  backend(x.device())
+      .linear(rows, as_rows(x),
+              TensorAccess::view(weight, 0, Shape{weight.shape()[1], weight.shape()[0]},
+                                 IntList{weight.strides()[1], weight.strides()[0]}),
+              bias.defined() && !bias.is_contiguous() ? bias.contiguous() : bias,
+              op_of(activation));
   return out;
 }
 
@@ -125,10 +124,10 @@ template struct Linear<true>;
 
 Tensor CrossEntropy::forward(const Tensor& logits) {
   const Tensor x = logits.contiguous();
-  stats = allocate(Shape{index.tensor.numel(), 2}, tensor::detail::at_least_float(x.type()),
+  stats = allocate(Shape{index.tensor.numel() + 1, 2}, tensor::detail::at_least_float(x.type()),
                    x.device());
   Tensor loss = allocate(reduces() ? Shape() : index.tensor.shape(), x.type(), x.device());
-  counted = backend(x.device()).cross_entropy(loss, stats, x, index.tensor, options);
+  backend(x.device()).cross_entropy(loss, stats, x, index.tensor, options);
   return loss;
 }
 
@@ -136,9 +135,7 @@ Tensor CrossEntropy::fused_gradient(const Tensor& logits, const Tensor& labels,
                                     const Tensor& g) const {
   const Tensor x = logits.contiguous();
   Tensor out = allocate(x.shape(), x.type(), x.device());
-  const double scale =
-      options.reduction == LossReduction::Mean ? 1 / static_cast<double>(counted) : 1;
-  backend(x.device()).cross_entropy_backward(out, g.contiguous(), scale, stats, x, labels, options);
+  backend(x.device()).cross_entropy_backward(out, g.contiguous(), stats, x, labels, options);
   return out;
 }
 

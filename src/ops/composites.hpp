@@ -97,9 +97,7 @@ struct CrossEntropy {
   static constexpr const char* name = "cross_entropy";
   CrossEntropyOptions options;
   HeldIndex index;
-  // Notes.
-  Tensor stats = {};
-  std::int64_t counted = 0;
+  Tensor stats = {};  // a note
 
   Tensor forward(const Tensor& logits);
   template <class V>

@@ -126,6 +126,12 @@ void matmul(const Tensor& out, const Tensor& a, const Tensor& b) {
   kernels().matmul(out, a, b);
 }
 
+void linear(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias,
+            OpId activation) {
+  const KernelScope scope("linear", out.type(), {&out, &x, &weight, &bias});
+  kernels().linear(out, x, weight, bias, activation);
+}
+
 void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
                   const Tensor& index) {
   const KernelScope scope(op, out.type(), {&out, &x, &index});
@@ -177,23 +183,18 @@ void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
   kernels().random_words(out, blocks, seed, offset);
 }
 
-void bias_activation(const Tensor& x, const Tensor& bias, OpId activation) {
-  const KernelScope scope("bias_activation", x.type(), {&x, &bias});
-  kernels().bias_activation(x, bias, activation);
-}
-
-std::int64_t cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits,
-                           const Tensor& labels, const CrossEntropyOptions& options) {
+void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits,
+                   const Tensor& labels, const CrossEntropyOptions& options) {
   const KernelScope scope("cross_entropy", logits.type(), {&loss, &stats, &logits, &labels});
-  return kernels().cross_entropy(loss, stats, logits, labels, options);
+  kernels().cross_entropy(loss, stats, logits, labels, options);
 }
 
-void cross_entropy_backward(const Tensor& out, const Tensor& g, double scale, const Tensor& stats,
+void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& stats,
                             const Tensor& logits, const Tensor& labels,
                             const CrossEntropyOptions& options) {
   const KernelScope scope(ProfileKind::BackwardKernel, "cross_entropy", out.type(),
                           {&out, &g, &stats, &logits, &labels});
-  kernels().cross_entropy_backward(out, g, scale, stats, logits, labels, options);
+  kernels().cross_entropy_backward(out, g, stats, logits, labels, options);
 }
 
 constexpr const char* norm_name(bool centered) { return centered ? "layer_norm" : "rms_norm"; }
@@ -279,6 +280,7 @@ constexpr Backend kRecordingBackend = {
     .arg_extreme = &arg_extreme,
     .cumsum = &cumsum,
     .matmul = &matmul,
+    .linear = &linear,
     .index_select = &index_select,
     .index_add = &index_add,
     .gather = &gather,
@@ -288,7 +290,6 @@ constexpr Backend kRecordingBackend = {
     .nonzero = &nonzero,
     .random = &random,
     .random_words = &random_words,
-    .bias_activation = &bias_activation,
     .cross_entropy = &cross_entropy,
     .cross_entropy_backward = &cross_entropy_backward,
     .normalize = &normalize,

@@ -568,8 +568,6 @@ void cpu_empty_cache() {
   release_all();
 }
 
-void cpu_set_memory_limit(std::size_t bytes) noexcept {
-  limit_bytes.store(bytes, kRelaxed);
-}
+void cpu_set_memory_limit(std::size_t bytes) noexcept { limit_bytes.store(bytes, kRelaxed); }
 
 }  // namespace lmp::tensor::detail

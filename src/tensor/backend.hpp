@@ -32,6 +32,12 @@ struct GradientTarget {
 /// What the random entry draws.
 enum class Distribution { Uniform, Normal };
 
+/// The bits of a word that a uniform number of the type is made of: no more than a half can hold,
+/// so that rounding does not reach 1.
+constexpr std::uint32_t uniform_bits(DataType type) noexcept {
+  return type == DataType::Float16 ? 0xffe00000u : type == DataType::BFloat16 ? 0xff000000u : ~0u;
+}
+
 /// A matrix of a batch that linear algebra cannot take: its place in the batch in row-major order,
 /// -1 where there is none, and for cholesky the order of the leading minor that is not positive.
 struct BadMatrix {
@@ -77,6 +83,10 @@ struct Backend {
   void (*cumsum)(const Tensor& out, const Tensor& x, int axis);
   /// Same type and number of dimensions (at least 2), batches broadcast to out's.
   void (*matmul)(const Tensor& out, const Tensor& a, const Tensor& b);
+  /// out = activation(x weight + bias) of matrices, where bias, a dense row, may be undefined and
+  /// kCount is no activation.
+  void (*linear)(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias,
+                 table::OpId activation);
   /// Indices are dense Int64 of any sign; IndexError names `op`.
   void (*index_select)(const char* op, const Tensor& out, const Tensor& x, int axis,
                        const Tensor& index);
@@ -97,15 +107,14 @@ struct Backend {
                        std::uint64_t offset);
   /// The composites take dense tensors of one floating type; `stats` are in the type that it is
   /// computed in, Float32 or Float64, two for each row.
-  /// x = activation(x + bias) in place, where bias may be undefined and kCount is no activation.
-  void (*bias_activation)(const Tensor& x, const Tensor& bias, table::OpId activation);
-  /// The loss and, for the gradient, stats. Labels are Int64. Returns how many are not ignored.
-  /// IndexError where one is out of range.
-  std::int64_t (*cross_entropy)(const Tensor& loss, const Tensor& stats, const Tensor& logits,
-                                const Tensor& labels, const CrossEntropyOptions& options);
-  /// out = scale * g * (softmax(logits) - target), g for all rows or for each.
-  void (*cross_entropy_backward)(const Tensor& out, const Tensor& g, double scale,
-                                 const Tensor& stats, const Tensor& logits, const Tensor& labels,
+  /// The loss and, for the gradient, stats, with one more row for the mean, which begins with what
+  /// to scale by: one over the number of labels that are not ignored. Labels are Int64. IndexError
+  /// where one is out of range.
+  void (*cross_entropy)(const Tensor& loss, const Tensor& stats, const Tensor& logits,
+                        const Tensor& labels, const CrossEntropyOptions& options);
+  /// out = g * (softmax(logits) - target), g for all rows or for each, scaled for the mean.
+  void (*cross_entropy_backward)(const Tensor& out, const Tensor& g, const Tensor& stats,
+                                 const Tensor& logits, const Tensor& labels,
                                  const CrossEntropyOptions& options);
   /// Rows of x of weight's size; bias may be undefined. Subtracts the mean if `centered`.
   void (*normalize)(bool centered, const Tensor& out, const Tensor& stats, const Tensor& x,

@@ -21,9 +21,9 @@ struct MemoryStats {
 /// The counters of a device's allocator. A device that is not there is a DeviceError.
 LMP_API MemoryStats memory_stats(Device device = DeviceType::CPU);
 
-/// Gives memory that no tensor uses back to the system, on all devices. Freed tensors are kept for reuse, so a
-/// program calls this only to make room for something else. Memory of small tensors (up to 64 KiB)
-/// stays.
+/// Gives memory that no tensor uses back to the system, on all devices. Freed tensors are kept for
+/// reuse, so a program calls this only to make room for something else. Memory of small tensors (up
+/// to 64 KiB) stays.
 LMP_API void empty_cache();
 
 /// Bounds the memory that a device holds for tensors, live and cached, to `bytes`; 0 lifts the

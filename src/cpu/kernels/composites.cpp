@@ -215,8 +215,7 @@ void drop(void* out, const void* in, const std::uint32_t* words, double keep, st
   LMP_VECTORIZE
   for (std::size_t i = 0; i < n; ++i) {
     // The number that rand() makes of the word.
-    const float u = static_cast<float>(static_cast<std::int32_t>(words[i] >> 8)) * 0x1p-24f;
-    o[i] = u < below ? x[i] * scale : T{};
+    o[i] = uniform_at<float>(words, i) < below ? x[i] * scale : T{};
   }
 }
 

@@ -22,6 +22,7 @@
 namespace lmp::cpu::LMP_ISA {
 
 #include "ops/math.hpp"
+#include "ops/philox.hpp"
 #include "ops/pointwise.hpp"
 
 template <int kIndex>

@@ -1,0 +1,80 @@
+#pragma once
+
+#include <memory>
+
+#include "lamppp/tensor/tensor.hpp"
+
+/// What a program says to GPUs beside the ops that it runs there. Lamp++ has this header, and what
+/// it declares, where it was built with a CUDA toolkit; whether there is a GPU to use shows when
+/// the program runs.
+///
+/// Ops on a GPU return before they have run. What reads values (to_vector(), item(), printing,
+/// to(DeviceType::CPU)) waits for them, and so do ops whose shape depends on values (nonzero,
+/// masked_select, unique); nothing else does.
+namespace lmp::cuda {
+
+/// GPUs that can be used; 0 where there is no GPU or no driver.
+LMP_API int device_count() noexcept;
+/// Whether there is one.
+inline bool is_available() noexcept { return device_count() > 0; }
+
+/// Waits for all that a GPU has been given, on all streams. Throws IndexError where an op has met
+/// an index out of range since the last time that the program waited, naming the op and the index,
+/// and DeviceLostError where the GPU has failed.
+LMP_API void synchronize(tensor::Device device = tensor::DeviceType::CUDA);
+
+/// A queue of work for a GPU: what one is given runs in order, and beside what others are given.
+/// A copy is the same queue.
+///
+/// A tensor belongs to the stream that was current when it was made. Another stream may use it once
+/// it waits for that one; its memory then stays until both are done with it.
+class LMP_API Stream {
+ public:
+  /// A new one. DeviceError where there is no such GPU.
+  explicit Stream(tensor::Device device = tensor::DeviceType::CUDA);
+  /// One that the program has made itself, a cudaStream_t, and that outlives its use here.
+  static Stream wrap(void* stream, tensor::Device device = tensor::DeviceType::CUDA);
+  /// The one that ops of this thread go to: CUDA's default stream unless a StreamGuard says else.
+  static Stream current(tensor::Device device = tensor::DeviceType::CUDA);
+
+  /// The cudaStream_t.
+  void* handle() const noexcept { return handle_.get(); }
+  /// The GPU it belongs to.
+  tensor::Device device() const noexcept { return device_; }
+  /// Waits for all that it has been given; throws as lmp::cuda::synchronize() does.
+  void synchronize() const;
+  /// What it is given from now on runs after all that `other` has been given so far. The program
+  /// does not wait.
+  void wait(const Stream& other) const;
+
+ private:
+  Stream(std::shared_ptr<void> handle, tensor::Device device)
+      : handle_(std::move(handle)), device_(device) {}
+  std::shared_ptr<void> handle_;
+  tensor::Device device_;
+};
+
+/// While one is alive, this thread's ops on the stream's GPU go to the stream.
+class LMP_API StreamGuard {
+ public:
+  /// Makes it the current one.
+  explicit StreamGuard(Stream stream);
+  StreamGuard(const StreamGuard&) = delete;
+  StreamGuard& operator=(const StreamGuard&) = delete;
+  /// Makes the one before it the current one.
+  ~StreamGuard();
+
+ private:
+  Stream stream_;
+  void* previous_;
+};
+
+/// Whether Float32 products may be computed in TF32, with 10 bits of mantissa in the place of 23,
+/// several times faster: off at first.
+LMP_API void allow_tf32(bool allowed) noexcept;
+
+/// Whether products use the same kernels in each run of the program, rather than the fastest ones
+/// measured while it runs: off at first. All other ops are deterministic anyway.
+LMP_API void set_deterministic(bool deterministic) noexcept;
+
+}  // namespace lmp::cuda

@@ -1,0 +1,121 @@
+#pragma once
+
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+#include "cuda/launch.cuh"
+#include "cuda/types.cuh"
+
+/// Threads of a block that work on one result together.
+namespace lmp::cuda {
+
+/// Threads in a block of the kernels here.
+inline constexpr int kBlockThreads = 256;
+/// Blocks that keep a multiprocessor busy.
+inline constexpr std::int64_t kBlocksEach = 8;
+/// Most parts that work is cut into, a grid's extent in y.
+inline constexpr std::int64_t kMostParts = 65535;
+/// Bytes that a thread moves at a time.
+inline constexpr int kPackBytes = 16;
+
+/// Elements of S in a pack.
+template <class S>
+inline constexpr int kPackOf = sizeof(S) < kPackBytes ? kPackBytes / static_cast<int>(sizeof(S))
+                                                      : 1;
+
+/// The smallest power of two that is at least n, at most `most`.
+inline int power_above(std::int64_t n, int most) {
+  return n >= most ? most : static_cast<int>(std::bit_ceil(static_cast<std::uint64_t>(n)));
+}
+
+/// The value of the lane whose number differs in the bits `by`. All lanes of a warp call it.
+template <class T>
+__device__ __forceinline__ T shuffled(T v, int by) {
+  if constexpr (sizeof(T) < 4)
+    return static_cast<T>(__shfl_xor_sync(~0U, static_cast<int>(v), by));
+  else if constexpr (std::is_same_v<T, std::int64_t>)
+    return __shfl_xor_sync(~0U, static_cast<long long>(v), by);
+  else
+    return __shfl_xor_sync(~0U, v, by);
+}
+
+/// join() over the values of groups of `lanes` neighbouring threads, a power of two that is the
+/// same for all threads of the block, all of which call it; every lane gets the result. `shared`
+/// has room for a value of each warp. The order is fixed.
+template <class Join, class A>
+__device__ __forceinline__ A join_lanes(A v, int lanes, A* shared) {
+  const int within = lanes < 32 ? lanes : 32;
+  for (int by = 1; by < within; by *= 2) v = Join::join(v, shuffled(v, by));
+  if (lanes > 32) {
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = v;
+    __syncthreads();
+    const int warps = lanes / 32, first = static_cast<int>(threadIdx.x) / lanes * warps;
+    v = shared[first + (static_cast<int>(threadIdx.x) & (warps - 1))];
+    for (int by = 1; by < warps; by *= 2) v = Join::join(v, shuffled(v, by));
+  }
+  return v;
+}
+
+/// join() over the values of threads t, t + width, .. of a block of kBlockThreads, where `width` is
+/// a power of two; thread t < width gets the result. `shared` has room for a value of each thread.
+template <class Join, class A>
+__device__ __forceinline__ A join_columns(A v, int width, A* shared) {
+  if (width == kBlockThreads) return v;
+  for (int by = width; by < 32; by *= 2) v = Join::join(v, shuffled(v, by));
+  const int t = static_cast<int>(threadIdx.x), step = width < 32 ? 32 : width;
+  __syncthreads();
+  shared[t] = v;
+  __syncthreads();
+  if (t < width)
+    for (int i = t + step; i < kBlockThreads; i += step) v = Join::join(v, shared[i]);
+  return v;
+}
+
+/// The pack at `from`, of which `left` elements are to be read; the others are `fill`. `whole` says
+/// that packs are aligned.
+template <class S, int kN = kPackOf<S>>
+__device__ __forceinline__ Pack<S, kN> load_part(const S* from, bool whole, std::int64_t left,
+                                                 S fill) {
+  if (whole && left >= kN) return *reinterpret_cast<const Pack<S, kN>*>(from);
+  Pack<S, kN> pack;
+#pragma unroll
+  for (int k = 0; k < kN; ++k) pack.at[k] = k < left ? from[k] : fill;
+  return pack;
+}
+template <class S, int kN>
+__device__ __forceinline__ void store_part(S* to, bool whole, std::int64_t left,
+                                           const Pack<S, kN>& pack) {
+  if (whole && left >= kN) {
+    *reinterpret_cast<Pack<S, kN>*>(to) = pack;
+    return;
+  }
+#pragma unroll
+  for (int k = 0; k < kN; ++k)
+    if (k < left) to[k] = pack.at[k];
+}
+
+__device__ __forceinline__ bool aligned_for_pack(const void* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % kPackBytes == 0;
+}
+
+/// An Iteration made by hand: axes in the order that they are walked, which is not changed.
+inline tensor::detail::Iteration empty_loop() {
+  return tensor::detail::Iteration(tensor::Shape(), {}, false);
+}
+/// The loop without one of its axes.
+inline tensor::detail::Iteration without(const tensor::detail::Iteration& loop, int axis) {
+  tensor::detail::Iteration rest = empty_loop();
+  for (int d = 0; d < loop.ndim; ++d) {
+    if (d == axis) continue;
+    rest.sizes[rest.ndim] = loop.sizes[d];
+    for (int i = 0; i < tensor::detail::kMaxOperands; ++i)
+      rest.strides[i][rest.ndim] = loop.strides[i][d];
+    ++rest.ndim;
+  }
+  rest.numel = loop.numel / loop.sizes[axis];
+  return rest;
+}
+
+}  // namespace lmp::cuda

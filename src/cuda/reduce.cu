@@ -1,0 +1,251 @@
+#include "cuda/reduce.cuh"
+
+#include "cuda/pointwise.cuh"
+
+namespace lmp::cuda {
+
+using table::Reduction;
+using table::Spread;
+
+namespace {
+
+// ---- What is reduced ----
+
+template <class T>
+inline constexpr bool kIsWhole = std::is_integral_v<T>;
+
+/// Sums in T, of integers in Int64, which wraps.
+template <class T, class Joiner>
+struct Accumulated {
+  using Acc = T;
+  using Value = T;
+  using Next = Joiner;
+  static constexpr With kWith = With::Nothing;
+  static constexpr int kChains = kIsWhole<T> ? 1 : 4;
+  static constexpr bool kSameType = false;
+  template <class S>
+  static constexpr bool fast() {
+    return std::is_same_v<Computed<S>, T>;
+  }
+  __device__ static void store(void* data, DataType type, std::int64_t i, T v) {
+    if constexpr (std::is_same_v<T, float>) {
+      if (type == DataType::Float16) static_cast<Half*>(data)[i] = convert<Half>(v);
+      else if (type == DataType::BFloat16) static_cast<Brain*>(data)[i] = convert<Brain>(v);
+      else static_cast<float*>(data)[i] = v;
+    } else {
+      static_cast<T*>(data)[i] = v;
+    }
+  }
+};
+
+template <class T>
+struct SumOf : Accumulated<T, SumOf<T>> {
+  template <class S>
+  static constexpr bool fast() {
+    return std::is_same_v<T, double> ? std::is_same_v<S, double>
+           : kIsWhole<T>             ? kIsWhole<S>
+                                     : !std::is_same_v<S, double>;
+  }
+  __device__ static T identity() { return T{0}; }
+  __device__ static T join(T a, T b) {
+    if constexpr (kIsWhole<T>)
+      return add(a, b);
+    else
+      return a + b;
+  }
+  __device__ static void extend(T& a, T x, T, std::int64_t) { a = join(a, x); }
+};
+
+template <class T>
+struct ProdOf : Accumulated<T, ProdOf<T>> {
+  __device__ static T identity() { return T{1}; }
+  __device__ static T join(T a, T b) {
+    if constexpr (kIsWhole<T>)
+      return mul(a, b);
+    else
+      return a * b;
+  }
+  __device__ static void extend(T& a, T x, T, std::int64_t) { a = join(a, x); }
+};
+
+/// Sums of terms.
+template <class T, With kWhich>
+struct Summed : Accumulated<T, SumOf<T>> {
+  static constexpr With kWith = kWhich;
+  __device__ static T identity() { return T{0}; }
+  __device__ static T join(T a, T b) { return a + b; }
+};
+
+template <class T>
+struct SquaresOf : Summed<T, With::Output> {
+  __device__ static void extend(T& a, T x, T center, std::int64_t) {
+    a += (x - center) * (x - center);
+  }
+};
+template <class T>
+struct ExpsOf : Summed<T, With::Output> {
+  __device__ static void extend(T& a, T x, T shift, std::int64_t) { a += exp(x - shift); }
+};
+template <class T>
+struct EqualsOf : Summed<T, With::Output> {
+  template <class S>
+  static constexpr bool fast() {
+    return std::is_same_v<S, T>;
+  }
+  __device__ static void extend(T& a, T x, T value, std::int64_t) {
+    a += x == value ? T{1} : T{0};
+  }
+};
+template <class T>
+struct ProductsOf : Summed<T, With::Element> {
+  template <class S>
+  static constexpr bool fast() {
+    return std::is_same_v<S, T>;
+  }
+  __device__ static void extend(T& a, T x, T other, std::int64_t) { a += x * other; }
+};
+
+template <template <class> class Op>
+void fold_floating(const char* name, const Tensor& out, const Tensor& x, const Tensor& with) {
+  if (compute_type(out.type()) == DataType::Float64)
+    fold<Op<double>>(name, out, x, with);
+  else
+    fold<Op<float>>(name, out, x, with);
+}
+template <template <class> class Op>
+void fold_sum(const char* name, const Tensor& out, const Tensor& x) {
+  if (tensor::is_floating(out.type()))
+    fold_floating<Op>(name, out, x, {});
+  else
+    fold<Op<std::int64_t>>(name, out, x, {});
+}
+
+}  // namespace
+
+void reduce_extremes(bool largest, const Tensor& out, const Tensor& x);
+
+void reduce(Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
+  if (out.numel() == 0) return;
+  if (x.numel() == 0) return fill(out, reduction == Reduction::Prod ? 1 : 0);
+  switch (reduction) {
+    case Reduction::Sum:
+      return fold_sum<SumOf>("sum", out, x);
+    case Reduction::Prod:
+      return fold_sum<ProdOf>("prod", out, x);
+    case Reduction::Max:
+    case Reduction::Min:
+      return reduce_extremes(reduction == Reduction::Max, out, x);
+    case Reduction::Squares:
+      return fold_floating<SquaresOf>("squares", out, x, with);
+    case Reduction::Exps:
+      return fold_floating<ExpsOf>("exps", out, x, with);
+    case Reduction::Equals:
+      return fold_floating<EqualsOf>("equals", out, x, with);
+    default:
+      return fold_floating<ProductsOf>("products", out, x, with);
+  }
+}
+
+// ---- What is made of the elements and of values for each result ----
+
+namespace {
+
+template <class T, Spread kOp>
+__device__ __forceinline__ T spread_one(T x, T with, T a, T b) {
+  if constexpr (kOp == Spread::Scaled) return (x - a) * b;
+  if constexpr (kOp == Spread::Ties) return (x == a ? T{1} : T{0}) * b;
+  if constexpr (kOp == Spread::ScaledExp) return exp(x - a) * b;
+  if constexpr (kOp == Spread::LessBoth) return x - a - b;
+  if constexpr (kOp == Spread::SoftmaxGradient) return x * (with - a);
+  if constexpr (kOp == Spread::LogSoftmaxGradient) return with - exp(x) * a;
+  if constexpr (kOp == Spread::Repeat) return a;
+}
+
+/// kN elements a thread. The operands of the loop are the dense ones and the values, of which one
+/// goes with a pack where they repeat.
+template <class T, Spread kOp, int kN>
+__global__ void __launch_bounds__(kBlockThreads)
+    spread_packs(T* out, const T* x, const T* with, const T* a, const T* b, const Loop<2> loop,
+                 bool repeat) {
+  constexpr bool kElements = kOp != Spread::Repeat;
+  constexpr bool kWith = kOp == Spread::SoftmaxGradient || kOp == Spread::LogSoftmaxGradient;
+  constexpr bool kSecond = kOp == Spread::Scaled || kOp == Spread::Ties ||
+                           kOp == Spread::ScaledExp || kOp == Spread::LessBoth;
+  const std::uint32_t i = blockIdx.x * kBlockThreads + threadIdx.x;
+  if (i >= loop.numel) return;
+  std::int64_t offset[2] = {};
+  loop.locate(i, offset);
+  Values<T, kN> elements{}, others{}, low, high{};
+  const auto load = [&](Values<T, kN>& to, const T* from, std::int64_t at, bool repeats) {
+    Source source;
+    source.data = from;
+    to.load(source, at, repeats);
+  };
+  if constexpr (kElements) load(elements, x, offset[0], false);
+  if constexpr (kWith) load(others, with, offset[0], false);
+  load(low, a, offset[1], repeat);
+  if constexpr (kSecond) load(high, b, offset[1], repeat);
+  Pack<T, kN> made;
+#pragma unroll
+  for (int k = 0; k < kN; ++k)
+    made.at[k] = spread_one<T, kOp>(elements.at[k], others.at[k], low.at[k], high.at[k]);
+  store_pack<kN, T>(out, offset[0], made);
+}
+
+template <class T, Spread kOp>
+void run_spread(const Tensor& out, const Tensor& x, const Tensor& with, const Tensor& a,
+                const Tensor& b) {
+  constexpr int kN = kPackOf<T>;
+  const Context context(out.device());
+  const IntList strides[2] = {
+      tensor::detail::dense_strides(x.shape()),
+      tensor::detail::broadcast_strides(a.shape(), tensor::detail::dense_strides(a.shape()),
+                                        x.shape())};
+  const auto data = [](const Tensor& t) {
+    return t.defined() ? static_cast<const T*>(t.data()) : nullptr;
+  };
+  for_parts(Iteration(x.shape(), strides, false),
+            [&](const Iteration& part, const std::int64_t* offsets) {
+              T* const to = static_cast<T*>(out.data()) + offsets[0];
+              const T *elements = moved(data(x), offsets[0]), *others = moved(data(with), offsets[0]),
+                      *low = data(a) + offsets[1], *high = data(b) + offsets[1];
+              const void* const all[] = {to, low, high, elements, others};
+              bool aligned = true;
+              for (const void* each : all) aligned &= is_aligned(each, kPackBytes);
+              Iteration loop = part;
+              unsigned repeats = 0;
+              const bool packs =
+                  aligned && in_rows(
+                                 loop, 2, 1, kN, repeats, [](int) { return sizeof(T); },
+                                 [&](int i) { return i == 0 ? static_cast<const void*>(to) : low; });
+              const bool repeat = packs ? (repeats & 2) != 0 : false;
+              launch(context, "spread",
+                     packs ? &spread_packs<T, kOp, kN> : &spread_packs<T, kOp, 1>,
+                     static_cast<unsigned>(ceil_div(loop.numel, kBlockThreads)), kBlockThreads, 0,
+                     to, elements, others, low, high, Loop<2>(loop), repeat);
+            });
+}
+
+template <Spread kOp>
+void run_spread(const Tensor& out, const Tensor& x, const Tensor& with, const Tensor& a,
+                const Tensor& b) {
+  if (out.type() == DataType::Float64)
+    run_spread<double, kOp>(out, x, with, a, b);
+  else
+    run_spread<float, kOp>(out, x, with, a, b);
+}
+
+}  // namespace
+
+void spread(Spread op, const Tensor& out, const Tensor& x, const Tensor& with, const Tensor& a,
+            const Tensor& b) {
+  using Run = void (*)(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&);
+  static constexpr Run kRuns[table::kSpreads] = {
+      &run_spread<Spread::Scaled>,          &run_spread<Spread::Ties>,
+      &run_spread<Spread::ScaledExp>,       &run_spread<Spread::LessBoth>,
+      &run_spread<Spread::SoftmaxGradient>, &run_spread<Spread::LogSoftmaxGradient>,
+      &run_spread<Spread::Repeat>};
+  if (out.numel() > 0) kRuns[static_cast<int>(op)](out, x, with, a, b);
+}
+
+}  // namespace lmp::cuda

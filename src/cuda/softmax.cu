@@ -1,0 +1,643 @@
+#include <limits>
+
+#include "cuda/backend.hpp"
+#include "cuda/lanes.cuh"
+#include "lamppp/tensor/ops.hpp"
+#include "tensor/access.hpp"
+#include "tensor/checks.hpp"
+#include "tensor/constant.hpp"
+
+namespace lmp::cuda {
+
+using tensor::IntList;
+using tensor::Shape;
+using tensor::detail::Iteration;
+
+namespace {
+
+// Note [Softmax on the GPU]
+// Rows that fit go into the registers of the threads that share them, and are read once. Longer
+// ones are read twice, the second time out of shared memory as far as they fit there; few of them
+// are cut into parts, whose statistics a first launch leaves for a second one. The same goes for
+// other axes than the last, where threads take neighbouring columns. A maximum and a sum that is
+// relative to it are found in one pass (Milakov and Gimelshein, "Online normalizer calculation for
+// softmax", 2018).
+// A row is read in slots of a pack at aligned addresses, the first and the last of which may lie
+// partly outside of it.
+
+/// e^x, for halves as exact as they need.
+template <class S, class C>
+__device__ __forceinline__ C power(C x) {
+  if constexpr (kIsHalf<S>)
+    return __expf(x);
+  else if constexpr (std::is_same_v<C, float>)
+    return expf(x);
+  else
+    return exp(x);
+}
+template <class C>
+__device__ __forceinline__ C logarithm(C x) {
+  if constexpr (std::is_same_v<C, float>)
+    return logf(x);
+  else
+    return log(x);
+}
+template <class C>
+__device__ __forceinline__ C infinity() {
+  return std::numeric_limits<C>::infinity();
+}
+
+template <class C>
+struct MaxOf {
+  __device__ static C join(C a, C b) {
+    const C larger = b > a ? b : a;
+    return b != b ? b : larger;  // a that is NaN stays
+  }
+};
+template <class C>
+struct SumOf {
+  __device__ static C join(C a, C b) { return a + b; }
+};
+
+// ---- The two ops ----
+
+/// What is known of some elements: the largest, and the sum of e^(x - that).
+template <class C>
+struct Peak {
+  C top, sum;
+};
+template <class C>
+__device__ __forceinline__ Peak<C> shuffled(Peak<C> v, int by) {
+  return {cuda::shuffled(v.top, by), cuda::shuffled(v.sum, by)};
+}
+
+/// An op has inputs of one type, statistics of them that are joined, and results made out of both.
+template <class S>
+struct Forward {
+  using C = Computed<S>;
+  using Stat = Peak<C>;
+  static constexpr int kInputs = 1;
+  __device__ static S fill() { return convert<S>(-infinity<C>()); }
+  __device__ static Stat identity() { return {-infinity<C>(), C{0}}; }
+  __device__ static C moved(const Stat& a, C top) {
+    return a.top == top ? a.sum : a.sum * power<S>(a.top - top);
+  }
+  __device__ static Stat join(const Stat& a, const Stat& b) {
+    const C top = MaxOf<C>::join(a.top, b.top);
+    return {top, moved(a, top) + moved(b, top)};
+  }
+  /// Takes kN elements of each input.
+  template <int kN>
+  __device__ static void add(Stat& a, const C (&x)[kInputs][kN], bool) {
+    C top = a.top;
+#pragma unroll
+    for (int k = 0; k < kN; ++k) top = MaxOf<C>::join(top, x[0][k]);
+    const C shift = top == -infinity<C>() ? C{0} : top;  // nothing but that so far
+    C sum = moved(a, top);
+#pragma unroll
+    for (int k = 0; k < kN; ++k) sum += power<S>(x[0][k] - shift);
+    a = {top, sum};
+  }
+  /// What results are made of.
+  __device__ static void finish(Stat& a, bool log) {
+    a.sum = log ? logarithm(a.sum) : C{1} / a.sum;
+  }
+  __device__ static C result(const C (&x)[kInputs], const Stat& a, bool log) {
+    return log ? x[0] - a.top - a.sum : power<S>(x[0] - a.top) * a.sum;
+  }
+};
+
+template <class S>
+struct Backward {
+  using C = Computed<S>;
+  using Stat = C;
+  static constexpr int kInputs = 2;  // the result and its gradient
+  __device__ static S fill() { return convert<S>(C{0}); }
+  __device__ static Stat identity() { return C{0}; }
+  __device__ static Stat join(Stat a, Stat b) { return a + b; }
+  template <int kN>
+  __device__ static void add(Stat& a, const C (&x)[kInputs][kN], bool log) {
+    C sum = log ? x[1][0] : x[0][0] * x[1][0];
+#pragma unroll
+    for (int k = 1; k < kN; ++k) sum += log ? x[1][k] : x[0][k] * x[1][k];
+    a += sum;
+  }
+  __device__ static void finish(Stat&, bool) {}
+  __device__ static C result(const C (&x)[kInputs], Stat a, bool log) {
+    return log ? x[1] - power<S>(x[0]) * a : x[0] * (x[1] - a);
+  }
+};
+
+template <class Op, class S>
+struct Inputs {
+  const S* at[Op::kInputs];
+};
+
+/// What a launch does of the work.
+enum class Step { All, Statistics, Results };
+
+// ---- Rows ----
+
+/// Where slots of a row begin: so many elements before its first.
+template <class S>
+__device__ __forceinline__ int before_row(const S* row) {
+  return static_cast<int>(reinterpret_cast<std::uintptr_t>(row) / sizeof(S) % kPackOf<S>);
+}
+/// Elements first .. of a row of n, of which the first may be negative.
+template <class S>
+__device__ __forceinline__ Pack<S, kPackOf<S>> load_slot(const S* row, std::int64_t first,
+                                                         std::int64_t n, S fill) {
+  constexpr int kN = kPackOf<S>;
+  if (first >= 0 && first + kN <= n && aligned_for_pack(row + first))
+    return *reinterpret_cast<const Pack<S, kN>*>(row + first);
+  Pack<S, kN> pack;
+#pragma unroll
+  for (int k = 0; k < kN; ++k)
+    pack.at[k] = first + k >= 0 && first + k < n ? row[first + k] : fill;
+  return pack;
+}
+template <class S>
+__device__ __forceinline__ void store_slot(S* row, std::int64_t first, std::int64_t n,
+                                           const Pack<S, kPackOf<S>>& pack) {
+  constexpr int kN = kPackOf<S>;
+  if (first >= 0 && first + kN <= n && aligned_for_pack(row + first)) {
+    *reinterpret_cast<Pack<S, kN>*>(row + first) = pack;
+    return;
+  }
+#pragma unroll
+  for (int k = 0; k < kN; ++k)
+    if (first + k >= 0 && first + k < n) row[first + k] = pack.at[k];
+}
+
+inline constexpr int kMostThreads = 512;
+
+/// Operands of a loop over rows or columns: the output and the inputs.
+template <class Op>
+inline constexpr int kOperands = Op::kInputs + 1;
+
+/// Rows of up to lanes * kSlots slots, by `lanes` threads each.
+template <class Op, class S, int kSlots>
+__global__ void __launch_bounds__(kMostThreads)
+    softmax_held(S* out, const Inputs<Op, S> in, const Loop<kOperands<Op>> rows, int n, int lanes,
+                 bool log) {
+  using C = Computed<S>;
+  constexpr int kN = kPackOf<S>, kInputs = Op::kInputs;
+  __shared__ C shared[kMostThreads / 32];
+  const int lane = static_cast<int>(threadIdx.x) & (lanes - 1);
+  const std::uint32_t row = blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes;
+  const bool here = row < rows.numel;
+  std::int64_t offset[kOperands<Op>] = {};
+  if (here) rows.locate(row, offset);
+  const int before = before_row(in.at[0] + offset[1]);
+
+  C x[kInputs][kSlots][kN];
+#pragma unroll
+  for (int i = 0; i < kInputs; ++i) {
+    const S* const from = in.at[i] + offset[i + 1];
+    Pack<S, kN> loaded[kSlots];
+#pragma unroll
+    for (int j = 0; j < kSlots; ++j)
+      loaded[j] = load_slot(from, (lane + j * lanes) * kN - before, here ? n : 0, Op::fill());
+#pragma unroll
+    for (int j = 0; j < kSlots; ++j)
+#pragma unroll
+      for (int k = 0; k < kN; ++k) x[i][j][k] = widen(loaded[j].at[k]);
+  }
+
+  typename Op::Stat stat = Op::identity();
+  if constexpr (kInputs == 1) {
+    // Not relative to another maximum on the way, and e^x is computed once.
+    C top = x[0][0][0];
+#pragma unroll
+    for (int j = 0; j < kSlots; ++j)
+#pragma unroll
+      for (int k = 0; k < kN; ++k) top = MaxOf<C>::join(top, x[0][j][k]);
+    top = join_lanes<MaxOf<C>>(top, lanes, shared);
+    C sums[kN] = {};
+#pragma unroll
+    for (int j = 0; j < kSlots; ++j)
+#pragma unroll
+      for (int k = 0; k < kN; ++k) {
+        const C shifted_down = x[0][j][k] - top, raised = power<S>(shifted_down);
+        sums[k] += raised;
+        x[0][j][k] = log ? shifted_down : raised;
+      }
+#pragma unroll
+    for (int k = 1; k < kN; ++k) sums[0] += sums[k];
+    stat = {top, join_lanes<SumOf<C>>(sums[0], lanes, shared)};
+  } else {
+#pragma unroll
+    for (int j = 0; j < kSlots; ++j) {
+      C slot[kInputs][kN];
+#pragma unroll
+      for (int i = 0; i < kInputs; ++i)
+#pragma unroll
+        for (int k = 0; k < kN; ++k) slot[i][k] = x[i][j][k];
+      Op::add(stat, slot, log);
+    }
+    stat = join_lanes<Op>(stat, lanes, shared);
+  }
+  Op::finish(stat, log);
+  if (!here) return;
+
+  S* const to = out + offset[0];
+#pragma unroll
+  for (int j = 0; j < kSlots; ++j) {
+    Pack<S, kN> made;
+#pragma unroll
+    for (int k = 0; k < kN; ++k) {
+      C result;
+      if constexpr (kInputs == 1)
+        result = log ? x[0][j][k] - stat.sum : x[0][j][k] * stat.sum;
+      else
+        result = Op::result({x[0][j][k], x[1][j][k]}, stat, log);
+      made.at[k] = convert<S>(result);
+    }
+    store_slot(to, (lane + j * lanes) * kN - before, n, made);
+  }
+}
+
+inline constexpr int kRowThreads = 1024;
+inline constexpr int kSlotsInFlight = 4;
+
+/// Part y of row x, by a block. So many slots of each input as `held` stay in shared memory.
+/// `parts` has a statistic for each part.
+template <class Op, class S>
+__global__ void __launch_bounds__(kRowThreads)
+    softmax_long(S* out, const Inputs<Op, S> in, const Loop<kOperands<Op>> rows, std::int64_t n,
+                 std::int64_t piece, int held, typename Op::Stat* parts, Step step, bool log) {
+  using C = Computed<S>;
+  using Stat = typename Op::Stat;
+  constexpr int kN = kPackOf<S>, kInputs = Op::kInputs;
+  extern __shared__ uint4 memory[];
+  auto* const hold = reinterpret_cast<Pack<S, kN>*>(memory);
+  __shared__ Stat shared[kRowThreads / 32];
+  std::int64_t offset[kOperands<Op>] = {};
+  rows.locate(blockIdx.x, offset);
+  const std::int64_t begin = blockIdx.y * piece;
+  const std::int64_t count = n - begin < piece ? n - begin : piece;
+  const S* from[kInputs];
+#pragma unroll
+  for (int i = 0; i < kInputs; ++i) from[i] = in.at[i] + offset[i + 1] + begin;
+  const int before = before_row(from[0]);
+  const std::int64_t slots = (before + count + kN - 1) / kN;
+  constexpr std::int64_t kStride = kRowThreads * kSlotsInFlight;
+
+  // visit(slot, loaded) for the slots of this thread, several in flight.
+  const auto over_slots = [&](bool again, auto&& visit_slot) {
+    for (std::int64_t first = threadIdx.x; first < slots; first += kStride) {
+      Pack<S, kN> loaded[kSlotsInFlight][kInputs];
+#pragma unroll
+      for (int j = 0; j < kSlotsInFlight; ++j) {
+        const std::int64_t slot = first + j * kRowThreads;
+        if (slot >= slots) continue;
+#pragma unroll
+        for (int i = 0; i < kInputs; ++i)
+          loaded[j][i] = again && slot < held
+                             ? hold[i * held + slot]
+                             : load_slot(from[i], slot * kN - before, count, Op::fill());
+      }
+#pragma unroll
+      for (int j = 0; j < kSlotsInFlight; ++j) {
+        const std::int64_t slot = first + j * kRowThreads;
+        if (slot < slots) visit_slot(slot, loaded[j]);
+      }
+    }
+  };
+
+  Stat stat = Op::identity();
+  Stat* const mine = parts + static_cast<std::int64_t>(blockIdx.x) * gridDim.y;
+  if (step == Step::Results) {
+    for (unsigned i = threadIdx.x; i < gridDim.y; i += kRowThreads) stat = Op::join(stat, mine[i]);
+  } else {
+    over_slots(false, [&](std::int64_t slot, const Pack<S, kN>(&loaded)[kInputs]) {
+      C x[kInputs][kN];
+#pragma unroll
+      for (int i = 0; i < kInputs; ++i) {
+        if (slot < held) hold[i * held + slot] = loaded[i];  // only this thread reads it
+#pragma unroll
+        for (int k = 0; k < kN; ++k) x[i][k] = widen(loaded[i].at[k]);
+      }
+      Op::add(stat, x, log);
+    });
+  }
+  stat = join_lanes<Op>(stat, kRowThreads, shared);
+  if (step == Step::Statistics) {
+    if (threadIdx.x == 0) mine[blockIdx.y] = stat;
+    return;
+  }
+  Op::finish(stat, log);
+  S* const to = out + offset[0] + begin;
+  over_slots(step == Step::All, [&](std::int64_t slot, const Pack<S, kN>(&loaded)[kInputs]) {
+    Pack<S, kN> made;
+#pragma unroll
+    for (int k = 0; k < kN; ++k) {
+      C x[kInputs];
+#pragma unroll
+      for (int i = 0; i < kInputs; ++i) x[i] = widen(loaded[i].at[k]);
+      made.at[k] = convert<S>(Op::result(x, stat, log));
+    }
+    store_slot(to, slot * kN - before, count, made);
+  });
+}
+
+// ---- Columns ----
+
+/// The axis, and columns beside each other.
+template <class Op>
+struct ColumnAxes {
+  std::int64_t width, rows, piece;
+  std::int64_t stride[kOperands<Op>];  // along the axis
+  std::uint32_t tiles;                 // that a row of columns is cut into
+  int threads;                         // that share a tile, a power of two
+  bool whole[kOperands<Op>];           // packs are aligned
+};
+inline constexpr int kTileThreads = 32;
+
+/// Part y of the rows of a tile of columns. `parts` has for each part a row of statistics.
+template <class Op, class S>
+__global__ void __launch_bounds__(kBlockThreads)
+    softmax_columns(S* out, const Inputs<Op, S> in, const Loop<kOperands<Op>> outer,
+                    const ColumnAxes<Op> c, typename Op::Stat* parts, Step step, bool log) {
+  using C = Computed<S>;
+  using Stat = typename Op::Stat;
+  constexpr int kN = kPackOf<S>, kInputs = Op::kInputs;
+  __shared__ Stat shared[kBlockThreads];
+  __shared__ Stat joined[kTileThreads * kN];
+  const int t = static_cast<int>(threadIdx.x);
+  const int lane = t / c.threads, lanes = kBlockThreads / c.threads, place = t % c.threads;
+  const std::uint32_t batch = blockIdx.x / c.tiles;
+  const std::int64_t column =
+      (static_cast<std::int64_t>(blockIdx.x % c.tiles) * c.threads + place) * kN;
+  const std::int64_t left = c.width - column;
+  std::int64_t offset[kOperands<Op>] = {};
+  outer.locate(batch, offset);
+  const std::int64_t begin = blockIdx.y * c.piece;
+  const std::int64_t end = left <= 0                        ? begin
+                           : c.rows - begin < c.piece ? c.rows
+                                                      : begin + c.piece;
+
+  // visit_rows(first, elements) for the rows first, first + lanes, .. of this thread.
+  const auto over_rows = [&](auto&& visit_rows) {
+    for (std::int64_t first = begin + lane; first < end; first += kSlotsInFlight * lanes) {
+      Pack<S, kN> loaded[kSlotsInFlight][kInputs];
+#pragma unroll
+      for (int j = 0; j < kSlotsInFlight; ++j) {
+        const std::int64_t row = first + j * lanes;
+#pragma unroll
+        for (int i = 0; i < kInputs; ++i)
+          loaded[j][i] = load_part(in.at[i] + offset[i + 1] + column + row * c.stride[i + 1],
+                                   c.whole[i + 1], row < end ? left : 0, Op::fill());
+      }
+      visit_rows(first, loaded);
+    }
+  };
+
+  Stat stat[kN];
+#pragma unroll
+  for (int k = 0; k < kN; ++k) stat[k] = Op::identity();
+  Stat* const mine = parts + static_cast<std::int64_t>(batch) * gridDim.y * c.width + column;
+  if (step == Step::Results) {
+    for (unsigned part = lane; part < gridDim.y; part += lanes)
+#pragma unroll
+      for (int k = 0; k < kN; ++k)
+        if (k < left) stat[k] = Op::join(stat[k], mine[part * c.width + k]);
+  } else {
+    over_rows([&](std::int64_t, const Pack<S, kN>(&loaded)[kSlotsInFlight][kInputs]) {
+#pragma unroll
+      for (int k = 0; k < kN; ++k) {
+        C x[kInputs][kSlotsInFlight];
+#pragma unroll
+        for (int i = 0; i < kInputs; ++i)
+#pragma unroll
+          for (int j = 0; j < kSlotsInFlight; ++j) x[i][j] = widen(loaded[j][i].at[k]);
+        Op::add(stat[k], x, log);
+      }
+    });
+  }
+#pragma unroll
+  for (int k = 0; k < kN; ++k) {
+    const Stat total = join_columns<Op>(stat[k], c.threads, shared);
+    if (lane == 0) joined[place * kN + k] = total;
+  }
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < kN; ++k) {
+    stat[k] = joined[place * kN + k];
+    if (step == Step::Statistics) {
+      if (lane == 0 && k < left) mine[blockIdx.y * c.width + k] = stat[k];
+    } else {
+      Op::finish(stat[k], log);
+    }
+  }
+  if (step == Step::Statistics) return;
+  over_rows([&](std::int64_t first, const Pack<S, kN>(&loaded)[kSlotsInFlight][kInputs]) {
+#pragma unroll
+    for (int j = 0; j < kSlotsInFlight; ++j) {
+      const std::int64_t row = first + j * lanes;
+      if (row >= end) break;
+      Pack<S, kN> made;
+#pragma unroll
+      for (int k = 0; k < kN; ++k) {
+        C x[kInputs];
+#pragma unroll
+        for (int i = 0; i < kInputs; ++i) x[i] = widen(loaded[j][i].at[k]);
+        made.at[k] = convert<S>(Op::result(x, stat[k], log));
+      }
+      store_part(out + offset[0] + column + row * c.stride[0], c.whole[0], left, made);
+    }
+  });
+}
+
+// ---- What is launched ----
+
+template <class Op, class S>
+Inputs<Op, S> moved(const Inputs<Op, S>& in, const std::int64_t* offsets) {
+  Inputs<Op, S> to;
+  for (int i = 0; i < Op::kInputs; ++i) to.at[i] = in.at[i] + offsets[i + 1];
+  return to;
+}
+
+/// Operands of `loop` are the output and the inputs.
+template <class Op, class S>
+void run_rows(const Context& context, const char* name, S* out, const Inputs<Op, S>& in,
+              const Iteration& loop, std::int64_t n, bool log) {
+  constexpr int kN = kPackOf<S>;
+  // Elements of each input in a thread's registers.
+  constexpr int kFew = 8, kMany = (sizeof(S) == 8 ? 16 : 32) / Op::kInputs;
+  bool aligned = n % kN == 0;
+  for (int i = 0; i < Op::kInputs; ++i) aligned &= is_aligned(in.at[i], kPackBytes);
+  for (int d = 0; d < loop.ndim; ++d) aligned &= loop.strides[1][d] % kN == 0;
+  const std::int64_t slots = aligned ? n / kN : (n + 2 * kN - 2) / kN;
+  const int multiprocessors = properties(context.index).multiprocessors;
+
+  if (slots * kN <= kMany * kMostThreads) {
+    const bool few = slots * kN <= kFew * 32;
+    const int lanes = power_above(ceil_div(slots * kN, few ? kFew : kMany), kMostThreads);
+    const int threads = std::max(lanes, kBlockThreads);
+    for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {
+      launch(context, name,
+             few ? &softmax_held<Op, S, kFew / kN> : &softmax_held<Op, S, kMany / kN>,
+             static_cast<unsigned>(ceil_div(part.numel, threads / lanes)),
+             static_cast<unsigned>(threads), 0, out + offsets[0], moved(in, offsets),
+             Loop<kOperands<Op>>(part), static_cast<int>(n), lanes, log);
+    });
+    return;
+  }
+
+  std::int64_t parts = 1;
+  if (loop.numel < multiprocessors)
+    parts = std::clamp<std::int64_t>(2 * multiprocessors / loop.numel, 1,
+                                     ceil_div(slots, 4 * kRowThreads));
+  constexpr std::int64_t kWhole = kRowThreads * kN;
+  const std::int64_t piece = parts == 1 ? n : ceil_div(ceil_div(n, parts), kWhole) * kWhole;
+  parts = ceil_div(n, piece);
+  // A block that leaves no room for a second one may take it all.
+  const std::int64_t room = properties(context.index).shared_bytes - 2048;
+  const std::int64_t fit = room / kPackBytes / Op::kInputs;
+  const int held = parts > 1 ? 0 : static_cast<int>(std::min(slots, fit));
+  const std::size_t shared = static_cast<std::size_t>(held) * Op::kInputs * kPackBytes;
+  const auto kernel = &softmax_long<Op, S>;
+  if (shared > 32768)
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(room)),
+          name);
+  const auto go = [&](typename Op::Stat* stats, Step step) {
+    std::int64_t done = 0;
+    for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {
+      launch(context, name, kernel,
+             dim3(static_cast<unsigned>(part.numel), static_cast<unsigned>(parts)), kRowThreads,
+             shared, out + offsets[0], moved(in, offsets), Loop<kOperands<Op>>(part), n, piece,
+             held, stats + done * parts, step, log);
+      done += part.numel;
+    });
+  };
+  if (parts == 1) return go(nullptr, Step::All);
+  const Scratch stats(context,
+                      static_cast<std::size_t>(loop.numel * parts) * sizeof(typename Op::Stat));
+  go(stats.as<typename Op::Stat>(), Step::Statistics);
+  go(stats.as<typename Op::Stat>(), Step::Results);
+}
+
+/// The last axis of `loop` is the columns'; `strides` are those of the operands along the axis of
+/// n.
+template <class Op, class S>
+void run_columns(const Context& context, const char* name, S* out, const Inputs<Op, S>& in,
+                 const Iteration& loop, std::int64_t n, const std::int64_t* strides, bool log) {
+  constexpr int kN = kPackOf<S>;
+  const int inner = loop.ndim - 1;
+  ColumnAxes<Op> c{};
+  c.rows = n;
+  const std::int64_t packs = ceil_div(loop.sizes[inner], kN);
+  c.threads = power_above(packs, 8);
+  while (c.threads < kTileThreads && c.threads < packs &&
+         n * c.threads < kSlotsInFlight * kBlockThreads)
+    c.threads *= 2;
+  const std::int64_t lanes = kBlockThreads / c.threads;
+  const std::int64_t tiles = ceil_div(packs, c.threads),
+                     blocks = loop.numel / loop.sizes[inner] * tiles;
+  const std::int64_t wanted = properties(context.index).multiprocessors * 4 / blocks;
+  std::int64_t parts =
+      std::clamp<std::int64_t>(std::min(wanted, n / (2 * kSlotsInFlight * lanes)), 1, kMostParts);
+  c.piece = ceil_div(n, parts);
+  parts = ceil_div(n, c.piece);
+  for (int i = 0; i < kOperands<Op>; ++i) {
+    c.stride[i] = strides[i];
+    c.whole[i] = strides[i] % kN == 0;
+    for (int d = 0; d < inner; ++d) c.whole[i] &= loop.strides[i][d] % kN == 0;
+  }
+  const auto go = [&](typename Op::Stat* stats, Step step) {
+    std::int64_t done = 0;
+    for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {
+      ColumnAxes<Op> here = c;
+      const Inputs<Op, S> from = moved(in, offsets);
+      S* const to = out + offsets[0];
+      here.width = part.sizes[inner];
+      here.tiles = static_cast<std::uint32_t>(ceil_div(here.width, kN * c.threads));
+      here.whole[0] &= is_aligned(to, kPackBytes);
+      for (int i = 0; i < Op::kInputs; ++i) here.whole[i + 1] &= is_aligned(from.at[i], kPackBytes);
+      const Iteration outer = without(part, inner);
+      launch(context, name, &softmax_columns<Op, S>,
+             dim3(static_cast<unsigned>(outer.numel * here.tiles), static_cast<unsigned>(parts)),
+             kBlockThreads, 0, to, from, Loop<kOperands<Op>>(outer), here, stats + done * parts,
+             step, log);
+      done += part.numel;
+    });
+  };
+  if (parts == 1) return go(nullptr, Step::All);
+  const Scratch stats(context,
+                      static_cast<std::size_t>(loop.numel * parts) * sizeof(typename Op::Stat));
+  go(stats.as<typename Op::Stat>(), Step::Statistics);
+  go(stats.as<typename Op::Stat>(), Step::Results);
+}
+
+/// The loop over all axes but one, of operands whose shape is that of the first, in its order.
+Iteration loop_beside(const Tensor* const* operands, int count, int axis) {
+  IntList shape(operands[0]->shape()), strides[3];
+  shape[static_cast<std::size_t>(axis)] = 1;
+  for (int i = 0; i < count; ++i) strides[i] = operands[i]->strides();
+  return Iteration(Shape(shape), std::span<const IntList>(strides, static_cast<std::size_t>(count)),
+                   false);
+}
+
+/// True where kernels take the inputs as they lie in memory.
+bool fits(const Iteration& loop, const Tensor* const* operands, int count, int axis, bool rows) {
+  for (int i = 1; i < count; ++i) {
+    const std::int64_t along = operands[i]->strides()[static_cast<std::size_t>(axis)];
+    if (rows ? along != 1 && operands[i]->shape().dim(axis) > 1
+             : loop.strides[i][loop.ndim - 1] != 1)
+      return false;
+  }
+  return true;
+}
+
+template <template <class> class Kind>
+void run(const char* name, const Tensor& out, Tensor* inputs, int axis, bool log) {
+  constexpr int kInputs = Kind<float>::kInputs, kCount = kInputs + 1;
+  if (out.numel() == 0) return;
+  const Tensor* operands[kCount] = {&out};
+  for (int i = 0; i < kInputs; ++i) {
+    if (inputs[i].type() != out.type()) inputs[i] = inputs[i].astype(out.type());
+    operands[i + 1] = &inputs[i];
+  }
+  std::int64_t inner = 1;
+  for (int d = axis + 1; d < out.ndim(); ++d) inner *= out.shape().dim(d);
+  const bool rows = inner == 1;
+  Iteration loop = loop_beside(operands, kCount, axis);
+  if (!fits(loop, operands, kCount, axis, rows)) {
+    for (int i = 0; i < kInputs; ++i) inputs[i] = inputs[i].contiguous();
+    loop = loop_beside(operands, kCount, axis);
+  }
+  const Context context(out.device());
+  visit_floating(out.type(), [&](auto tag) {
+    using S = typename decltype(tag)::Type;
+    using Op = Kind<S>;
+    Inputs<Op, S> in;
+    std::int64_t along[kCount];
+    for (int i = 0; i < kCount; ++i) {
+      along[i] = operands[i]->strides()[static_cast<std::size_t>(axis)];
+      if (i > 0) in.at[i - 1] = static_cast<const S*>(operands[i]->data());
+    }
+    auto* const to = static_cast<S*>(out.data());
+    const std::int64_t n = out.shape().dim(axis);
+    if (rows)
+      run_rows<Op, S>(context, name, to, in, loop, n, log);
+    else
+      run_columns<Op, S>(context, name, to, in, loop, n, along, log);
+  });
+}
+
+}  // namespace
+
+void softmax(bool log, const Tensor& out, const Tensor& x, int axis) {
+  Tensor inputs[1] = {x};
+  run<Forward>(log ? "log_softmax" : "softmax", out, inputs, axis, log);
+}
+
+void softmax_gradient(bool log, const Tensor& out, const Tensor& y, const Tensor& g, int axis) {
+  Tensor inputs[2] = {y, g};
+  run<Backward>(log ? "log_softmax" : "softmax", out, inputs, axis, log);
+}
+
+}  // namespace lmp::cuda
