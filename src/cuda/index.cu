@@ -113,12 +113,14 @@ Tensor within(const Tensor& x, const Shape& index, int axis) {
   return TensorAccess::view(x, 0, Shape(sizes), x.strides());
 }
 
-// ---- Adding integers, in any order ----
+// ---- Adding in any order: integers, or floats of which no two go to one cell ----
 
-/// Wraps; Bool is "or".
+/// Integers wrap; Bool is "or".
 template <class T>
 __device__ __forceinline__ void add_to(T* cell, T v) {
-  if constexpr (std::is_same_v<T, bool>) {
+  if constexpr (kIsFloating<T>) {
+    *cell = convert<T>(widen(*cell) + widen(v));
+  } else if constexpr (std::is_same_v<T, bool>) {
     if (v) *cell = true;
   } else if constexpr (sizeof(T) == 8) {
     atomicAdd(reinterpret_cast<unsigned long long*>(cell), static_cast<unsigned long long>(v));
@@ -262,10 +264,11 @@ void add_sorted(const Context& context, const char* op, T* out, std::int64_t out
                 const std::uint32_t* places, const std::uint32_t* rows, std::uint32_t count,
                 std::uint32_t none) {
   using C = Computed<T>;
-  // Short chunks where there would be few threads.
-  constexpr std::int64_t kManyThreads = 1 << 17;
+  // Shorter chunks where there would be few threads.
+  constexpr std::int64_t kManyThreads = 1 << 16;
   const std::int64_t packs = columns.width / kN;
-  const std::int64_t chunk = columns.outer * packs * (count / 64) >= kManyThreads ? 64 : 16;
+  std::int64_t chunk = 64;
+  while (chunk > 16 && columns.outer * packs * (count / chunk) < kManyThreads) chunk /= 2;
   const std::int64_t chunks = ceil_div(count, chunk), parts = chunks > 1 ? 2 * chunks : 0;
   const auto part_rows = static_cast<std::size_t>(parts);
   const std::size_t listed = (part_rows + 127) / 128 * 128;  // read in packs
@@ -352,14 +355,13 @@ void add_in_order(const Context& context, const char* op, const Tensor& out, con
   }
 }
 
-void add_integers(const Context& context, const char* op, const Tensor& out, const Tensor& source,
-                  const Cells& cells) {
+void add_unordered(const Context& context, const char* op, const Tensor& out, const Tensor& source,
+                   const Cells& cells) {
   const auto n = static_cast<std::int64_t>(source.numel());
   visit(out.type(), [&](auto tag) {
     using T = typename decltype(tag)::Type;
-    if constexpr (!kIsFloating<T>)
-      launch(context, op, &add_elements<T>, blocks_for(n), kThreads, 0, static_cast<T*>(out.data()),
-             static_cast<const T*>(source.data()), cells, n);
+    launch(context, op, &add_elements<T>, blocks_for(n), kThreads, 0, static_cast<T*>(out.data()),
+           static_cast<const T*>(source.data()), cells, n);
   });
 }
 
@@ -441,8 +443,8 @@ void index_add(const char* op, const Tensor& out, int axis, const Tensor& index,
   const Context context(out.device());
   const Tensor terms = source.contiguous();
   const Axes axes(out.shape(), axis);
-  if (!tensor::is_floating(out.type()))
-    return add_integers(context, op, out, terms, Cells(context, op, axes, index, false));
+  if (!tensor::is_floating(out.type()) || index.numel() == 1)
+    return add_unordered(context, op, out, terms, Cells(context, op, axes, index, false));
   Axes along = axes;
   along.outer = along.inner = 1;
   add_in_order(context, op, out, terms,
@@ -472,10 +474,11 @@ void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, c
   const Tensor values = source.contiguous();
   const Tensor part = within(out, index.shape(), axis), whole = part.contiguous();
   const Cells cells(context, op, Axes(whole.shape(), axis), index, true);
+  const bool once = index.shape().dim(axis) == 1;  // to each cell
   if (!add)
-    put_last(context, op, whole, values, cells, index.shape().dim(axis) == 1);
-  else if (!tensor::is_floating(out.type()))
-    add_integers(context, op, whole, values, cells);
+    put_last(context, op, whole, values, cells, once);
+  else if (once || !tensor::is_floating(out.type()))
+    add_unordered(context, op, whole, values, cells);
   else
     add_in_order(context, op, whole, values,
                  {1, static_cast<std::int64_t>(whole.numel()),

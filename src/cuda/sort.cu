@@ -5,7 +5,7 @@
 #include <cub/device/device_radix_sort.cuh>
 
 #include "cuda/backend.hpp"
-#include "cuda/launch.cuh"
+#include "cuda/long_divider.cuh"
 #include "lamppp/tensor/ops.hpp"
 #include "tensor/access.hpp"
 
@@ -209,8 +209,8 @@ __device__ __forceinline__ void for_each(std::int64_t n, F f) {
 /// Keys with the number of their row above, if there are several.
 template <class Key, class Position>
 __global__ void __launch_bounds__(kThreads)
-    make_keys(Key* keys, Position* positions, const void* x, std::int64_t n, std::int64_t count,
-              bool with_row, const Rule rule) {
+    make_keys(Key* keys, Position* positions, const void* x, const LongDivider row,
+              std::int64_t count, bool with_row, const Rule rule) {
   for_each(count, [&](std::int64_t i) {
     Key key;
     // From memory as wide as the element.
@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(kThreads)
       key = rule.bits == 64 ? key_at<std::uint64_t>(x, i, rule) : key_at<std::uint32_t>(x, i, rule);
     else
       key = key_at<Key>(x, i, rule);
-    if (with_row) key |= static_cast<Key>(i / n) << rule.bits;
+    if (with_row) key |= static_cast<Key>(row.divide(i)) << rule.bits;
     keys[i] = key;
     positions[i] = static_cast<Position>(i);
   });
@@ -226,21 +226,21 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void __launch_bounds__(kThreads)
     make_row_keys(std::uint32_t* keys, std::uint32_t* to, const std::uint32_t* positions,
-                  std::uint32_t n, std::int64_t count) {
+                  const LongDivider row, std::int64_t count) {
   for_each(count, [&](std::int64_t i) {
     to[i] = positions[i];
-    keys[i] = positions[i] / n;
+    keys[i] = static_cast<std::uint32_t>(row.divide(positions[i]));
   });
 }
 
-/// The first `keep` of each row of n, counted from the start of the row.
+/// The first ones of each row of n, counted from the start of the row.
 template <class Position>
 __global__ void __launch_bounds__(kThreads)
-    write_order(std::int64_t* order, const Position* positions, std::int64_t keep, std::int64_t n,
-                std::int64_t count) {
+    write_order(std::int64_t* order, const Position* positions, const LongDivider keep,
+                std::int64_t n, std::int64_t count) {
   for_each(count, [&](std::int64_t i) {
-    const std::int64_t row = count == keep ? 0 : i / keep;
-    order[i] = static_cast<std::int64_t>(positions[row * n + (i - row * keep)]) - row * n;
+    const std::int64_t row = keep.divide(i), at = i - row * keep.divisor;
+    order[i] = static_cast<std::int64_t>(positions[row * n + at]) - row * n;
   });
 }
 
@@ -251,20 +251,21 @@ void sort_by_key(const Context& context, std::int64_t* order, std::int64_t keep,
   const std::int64_t count = n * rows;
   const auto size = static_cast<std::size_t>(count);
   const int row_bits = std::bit_width(static_cast<std::uint64_t>(rows - 1));
+  const LongDivider row(n, count);
   Pairs<Key, Position> pairs(context, size);
   launch(context, "argsort", &make_keys<Key, Position>, blocks_for(count), kThreads, 0,
-         pairs.keys(), pairs.positions(), x, n, count, with_row && rows > 1, rule);
+         pairs.keys(), pairs.positions(), x, row, count, with_row && rows > 1, rule);
   pairs.sort(context, "argsort", size, rule.bits + (with_row ? row_bits : 0));
   const auto write = [&](const auto* positions) {
     using At = std::remove_const_t<std::remove_pointer_t<decltype(positions)>>;
     launch(context, "argsort", &write_order<At>, blocks_for(rows * keep), kThreads, 0, order,
-           positions, keep, n, rows * keep);
+           positions, LongDivider(keep, rows * keep), n, rows * keep);
   };
   if constexpr (sizeof(Position) == 4) {
     if (!with_row && rows > 1) {
       Pairs<std::uint32_t, std::uint32_t> by_row(context, size);
       launch(context, "argsort", &make_row_keys, blocks_for(count), kThreads, 0, by_row.keys(),
-             by_row.positions(), pairs.positions(), static_cast<std::uint32_t>(n), count);
+             by_row.positions(), pairs.positions(), row, count);
       by_row.sort(context, "argsort", size, row_bits);
       return write(by_row.positions());
     }
