@@ -5,7 +5,8 @@ over the rounds. The ratio is PyTorch's C++ API time over ours: above 1 we are f
 column says what our time is of the machine's own limit, measured in the same run: the bytes a row
 has to move at the bandwidth of reading, copy or triad on arrays of that size (by what part of them
 it writes, with ordinary or streaming stores, whichever is faster), or its arithmetic at the peak of
-fused multiply-adds.
+fused multiply-adds, or the launches of kernels that it takes. Rows that say what they have to reach
+and do not are listed at the end.
 """
 import argparse
 import json
@@ -67,6 +68,9 @@ def limits(times):
         if group != "limit":
             continue
         best = min(row["times"]["lamppp"])
+        if row["launches"]:
+            peak["launch"] = 1 / median(row["times"]["lamppp"])
+            continue
         kind, _, size = name.rpartition(" ")
         if kind == "fma":
             peak[size] = row["flops"] / best
@@ -78,8 +82,9 @@ def limits(times):
     return bandwidth, peak
 
 
-def fraction(row, bandwidth, peak):
-    """The part of the machine's limit that a row reaches, None where it has none."""
+def fraction(row, bandwidth, peak, overhead=0.0):
+    """The part of the machine's limit that a row reaches, None where it has none; `overhead` is
+    granted to what moves bytes."""
     ours = row["times"].get("lamppp")
     if not ours:
         return None
@@ -90,8 +95,12 @@ def fraction(row, bandwidth, peak):
         size = min(bandwidth, key=lambda n: abs(math.log(row["bytes"] / (10 * n))))
         part = row["written"] / row["bytes"]
         kind = "read" if part < 0.1 else "triad" if part < 0.4 else "copy"
-        best = max(value for name, value in bandwidth[size].items() if name.startswith(kind))
-        seconds = row["bytes"] / best
+        there = bandwidth[size]
+        best = max(value for name, value in there.items()
+                   if name.startswith(kind) or set(there) == {"copy"})
+        seconds = row["bytes"] / best + overhead * bool(row["must"])
+    if row["launches"] and "launch" in peak:
+        seconds = row["launches"] / peak["launch"]
     if row["flops"] and peak.get(row["unit"]):
         seconds = max(seconds, row["flops"] / peak[row["unit"]])
     return seconds / median(ours) if seconds else None
@@ -118,6 +127,16 @@ def summary(result, threads):
             for group, rows in groups.items()]
 
 
+def misses(row):
+    """What a row does not reach, in words."""
+    short = []
+    if row["must"] and row["of_limit"] and row["of_limit"] < row["must"]:
+        short.append(f"{row['of_limit']:.2f} of the limit, {row['must']:.2f} is asked for")
+    if row["ahead"] and row["ratio"] and row["ratio"] < row["ahead"]:
+        short.append(f"ratio {row['ratio']:.2f}, {row['ahead']:.2f} is asked for")
+    return "; ".join(short)
+
+
 def table(result, threads, print=print):
     print(f"\n{threads} thread{'s' * (threads > 1)}")
     print(f"{'':44}{'Lamp++':>10}{'PyTorch':>10}{'ratio':>8}{'Python':>8}{'of limit':>9}")
@@ -136,6 +155,11 @@ def table(result, threads, print=print):
     print(f"\n{'group':20}{'rows':>6}{'geomean':>9}{'least':>8}")
     for name, count, mean, least, where in summary(result, threads):
         print(f"{name:20}{count:6}{mean:9.2f}{least:8.2f}  {where}")
+    short = [(row, misses(row)) for row in rows if misses(row)]
+    if short:
+        print("\nNot reached:")
+    for row, what in short:
+        print(f"  {row['group']}: {row['name']}: {what}")
 
 
 def picture(result, path):
@@ -191,10 +215,15 @@ def main():
     parser.add_argument("--only", default="", help="only rows whose 'group: name' this matches")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=0.01, help="how long a turn takes")
+    parser.add_argument("--part", default="1/1", help="I/N: one of N shares of the rows")
+    parser.add_argument("--overhead", type=float, default=0.0,
+                        help="seconds granted to each row that has to reach a bandwidth")
+    parser.add_argument("--machine", help="what to call it in the results")
     parser.add_argument("--out", type=Path, help="where compare.json and compare.svg go")
     options = parser.parse_args()
 
-    result = {"cpu": cpu_name(), "rounds": options.rounds, "rows": []}
+    part, parts = map(int, options.part.split("/"))
+    result = {"cpu": options.machine or cpu_name(), "rounds": options.rounds, "rows": []}
     for threads in map(int, options.threads.split(",")):
         workers = {}
         for entry in options.worker:
@@ -205,6 +234,8 @@ def main():
         for number, row in enumerate(ours.rows):
             key = (row["group"], row["name"])
             if row["group"] != "limit" and not re.search(options.only, f"{key[0]}: {key[1]}"):
+                continue
+            if row["group"] != "limit" and number % parts != part - 1:
                 continue
             if sys.stderr.isatty():
                 print(f"\r\033[K{threads}t {number + 1}/{len(ours.rows)} {key[0]}: {key[1]}", end="",
@@ -219,7 +250,7 @@ def main():
             middle = {name: median(values) for name, values in row["times"].items()}
             for field, peer in (("ratio", "torch"), ("python_ratio", "python")):
                 row[field] = middle[peer] / middle["lamppp"] if peer in middle else None
-            row["of_limit"] = fraction(row, bandwidth, peak)
+            row["of_limit"] = fraction(row, bandwidth, peak, options.overhead)
             result["rows"].append(row)
         result.setdefault("limits", {})[threads] = {"bandwidth": bandwidth, "peak": peak}
         table(result, threads)

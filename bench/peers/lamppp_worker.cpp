@@ -1,5 +1,5 @@
-// Lamp++, on the number of threads given as the argument. Its rows end with the machine's own
-// limits, on the same threads.
+// Lamp++, on the number of threads given as the last argument, or after "cuda" on a GPU. Its rows
+// end with the machine's own limits, on the same threads.
 
 #include <cmath>
 #include <cstdlib>
@@ -8,6 +8,12 @@
 
 #include "limits.hpp"
 #include "worker.hpp"
+#ifdef LAMPPP_HAVE_CUDA
+#include <lamppp/cuda.hpp>
+
+#include "../gpu/limits.hpp"
+#include "../gpu/rows.hpp"
+#endif
 
 namespace {
 
@@ -16,18 +22,26 @@ struct Lamppp {
   using Variable = lmp::Variable;
   using Shape = std::vector<std::int64_t>;
 
-  static Tensor randn(const Shape& shape) { return lmp::randn(0, 1, shape); }
+  static inline lmp::Device device;
+
+  static Tensor randn(const Shape& shape) { return lmp::randn(0, 1, shape, device); }
   static Tensor uniform(const Shape& shape, double low, double high) {
-    return lmp::rand(shape) * (high - low) + low;
+    return lmp::rand(shape, device) * (high - low) + low;
   }
   static Tensor full(const Shape& shape, double value) {
-    return lmp::full(shape, value, lmp::DeviceType::CPU, lmp::DataType::Float32);
+    return lmp::full(shape, value, device, lmp::DataType::Float32);
   }
   static Tensor integers(const Shape& shape) {
-    return (lmp::rand(shape) * 2000 - 1000).astype(lmp::DataType::Int32);
+    return (lmp::rand(shape, device) * 2000 - 1000).astype(lmp::DataType::Int32);
   }
   static Tensor indices(const Shape& shape, std::int64_t size) {
-    return lmp::randint(0, size, shape);
+    return lmp::randint(0, size, shape, device);
+  }
+  static Tensor cast(const Tensor& x, peers::Type type) {
+    using enum lmp::DataType;
+    constexpr lmp::DataType types[] = {Bool,  UInt8,   Int8,     Int16,   Int32,
+                                       Int64, Float16, BFloat16, Float32, Float64};
+    return x.astype(types[static_cast<int>(type)]);
   }
   static Tensor ones_like(const Variable& x) { return lmp::ones_like(x.data()); }
   static Tensor float64(const Tensor& x) { return x.astype(lmp::DataType::Float64); }
@@ -35,6 +49,32 @@ struct Lamppp {
   static Tensor bfloat16(const Tensor& x) { return x.astype(lmp::DataType::BFloat16); }
   static Variable bfloat16(const Variable& x) { return x.astype(lmp::DataType::BFloat16); }
   static Tensor int32(const Tensor& x) { return x.astype(lmp::DataType::Int32); }
+
+  static Variable layer_norm(const Variable& x, const Variable& weight, const Variable& bias) {
+    return lmp::layer_norm(x, weight, bias);
+  }
+  static Variable cross_entropy(const Variable& logits, const Tensor& labels) {
+    return lmp::cross_entropy(logits, labels);
+  }
+#ifdef LAMPPP_HAVE_CUDA
+  static void tf32(bool allowed) { lmp::cuda::allow_tf32(allowed); }
+#endif
+  /// AdamW with gradients that stay as they are.
+  class AdamW {
+   public:
+    explicit AdamW(const std::vector<Shape>& shapes) {
+      for (const Shape& shape : shapes) {
+        parameters_.emplace_back(randn(shape), true);
+        parameters_.back().incr_grad(randn(shape));
+      }
+      optimizer_.emplace(parameters_);
+    }
+    void step() { optimizer_->step(); }
+
+   private:
+    std::vector<Variable> parameters_;
+    std::optional<lmp::optim::AdamW> optimizer_;
+  };
 
   static Variable leaf(const Tensor& x) { return Variable(x.clone(), true); }
   static Variable constant(const Tensor& x) { return Variable(x); }
@@ -92,7 +132,7 @@ struct Lamppp {
       for (std::size_t i = 0; i + 1 < sizes.size(); ++i) {
         weights_.emplace_back(
             randn({sizes[i + 1], sizes[i]}) / std::sqrt(static_cast<double>(sizes[i])), true);
-        biases_.emplace_back(lmp::zeros({sizes[i + 1]}), true);
+        biases_.emplace_back(lmp::zeros({sizes[i + 1]}, device), true);
       }
       std::vector<Variable> parameters = weights_;
       parameters.insert(parameters.end(), biases_.begin(), biases_.end());
@@ -133,6 +173,14 @@ struct Lamppp {
 }  // namespace
 
 int main(int count, char** arguments) {
+#ifdef LAMPPP_HAVE_CUDA
+  if (count > 1 && std::string(arguments[1]) == "cuda") {
+    Lamppp::device = lmp::DeviceType::CUDA;
+    std::vector<peers::Row> rows = peers::GpuTable<Lamppp>().make();
+    peers::add_gpu_limits(rows);
+    return peers::serve(rows, [] { lmp::cuda::synchronize(); });
+  }
+#endif
   const int threads = count > 1 ? std::atoi(arguments[1]) : 1;
   lmp::set_num_threads(threads);
   std::vector<peers::Row> rows = peers::Table<Lamppp>().make();

@@ -20,6 +20,15 @@ struct Row {
   double bytes = 0, flops = 0;
   /// The bytes that are written, of `bytes`.
   double written = 0;
+  /// Kernel launches that it takes at least, for what is bound by them; instead of bytes.
+  double launches = 0;
+  /// What has to be reached: this part of the machine's limit, and this times the peer's speed.
+  double must = 0, ahead = 0;
+  Row& reaches(double part, double times) {
+    must = part;
+    ahead = times;
+    return *this;
+  }
   Row& moves(double all, double out) {
     bytes = all;
     written = out;
@@ -28,6 +37,9 @@ struct Row {
   enum class Unit { Float32, Float64, BFloat16 } unit = Unit::Float32;
   std::function<Body()> setup;
 };
+
+/// Types of elements, for rows in each of them.
+enum class Type { Bool, UInt8, Int8, Int16, Int32, Int64, Float16, BFloat16, Float32, Float64 };
 
 enum class Loss { Squares, Logistic, CrossEntropy };
 
@@ -60,7 +72,7 @@ class Table {
     return std::move(rows_);
   }
 
- private:
+ protected:
   std::vector<Row> rows_;
 
   Row& add(const char* group, std::string name, std::function<Body()> setup) {

@@ -4,6 +4,7 @@
 
 #include <cstdlib>
 
+#include "../gpu/rows.hpp"
 #include "worker.hpp"
 
 namespace {
@@ -13,17 +14,58 @@ struct Torch {
   using Variable = at::Tensor;
   using Shape = std::vector<std::int64_t>;
 
-  static Tensor randn(const Shape& shape) { return at::randn(shape); }
+  static inline at::DeviceType device = at::kCPU;
+  static at::TensorOptions options(at::ScalarType type) {
+    return at::TensorOptions(device).dtype(type);
+  }
+
+  static Tensor randn(const Shape& shape) { return at::randn(shape, options(at::kFloat)); }
   static Tensor uniform(const Shape& shape, double low, double high) {
-    return at::rand(shape) * (high - low) + low;
+    return at::rand(shape, options(at::kFloat)) * (high - low) + low;
   }
   static Tensor full(const Shape& shape, double value) {
-    return at::full(shape, value, at::kFloat);
+    return at::full(shape, value, options(at::kFloat));
   }
-  static Tensor integers(const Shape& shape) { return at::randint(-1000, 1000, shape, at::kInt); }
+  static Tensor integers(const Shape& shape) {
+    return at::randint(-1000, 1000, shape, options(at::kInt));
+  }
   static Tensor indices(const Shape& shape, std::int64_t size) {
-    return at::randint(0, size, shape, at::kLong);
+    return at::randint(0, size, shape, options(at::kLong));
   }
+  static Tensor cast(const Tensor& x, peers::Type type) {
+    constexpr at::ScalarType types[] = {at::kBool,  at::kByte,  at::kChar, at::kShort,
+                                        at::kInt,   at::kLong,  at::kHalf, at::kBFloat16,
+                                        at::kFloat, at::kDouble};
+    return x.to(types[static_cast<int>(type)]);
+  }
+  static Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+    return at::layer_norm(x, weight.sizes(), weight, bias);
+  }
+  static Tensor cross_entropy(const Tensor& logits, const Tensor& labels) {
+    return at::cross_entropy_loss(logits, labels);
+  }
+  static void tf32(bool allowed) { at::globalContext().setAllowTF32CuBLAS(allowed); }
+  /// The fused one, which the C++ front end has no optimiser for.
+  class AdamW {
+   public:
+    explicit AdamW(const std::vector<Shape>& shapes) {
+      for (const Shape& shape : shapes) {
+        parameters_.push_back(randn(shape));
+        gradients_.push_back(randn(shape));
+        first_.push_back(full(shape, 0));
+        second_.push_back(full(shape, 0));
+        steps_.push_back(full({}, 1));
+      }
+    }
+    void step() {
+      at::_foreach_add_(steps_, 1);
+      at::_fused_adamw_(parameters_, gradients_, first_, second_, {}, steps_, 1e-3, 0.9, 0.999,
+                        0.01, 1e-8, false, false);
+    }
+
+   private:
+    std::vector<Tensor> parameters_, gradients_, first_, second_, steps_;
+  };
   static Tensor ones_like(const Tensor& x) { return at::ones_like(x.detach()); }
   static Tensor float64(const Tensor& x) { return x.to(at::kDouble); }
   static Tensor bfloat16(const Tensor& x) { return x.to(at::kBFloat16); }
@@ -66,8 +108,8 @@ struct Torch {
     Mlp(const Shape& sizes, bool adam, peers::Loss loss) : loss_(loss) {
       for (std::size_t i = 0; i + 1 < sizes.size(); ++i) {
         weights_.push_back(
-            (at::randn({sizes[i + 1], sizes[i]}) / std::sqrt(sizes[i])).requires_grad_(true));
-        biases_.push_back(at::zeros({sizes[i + 1]}).requires_grad_(true));
+            (randn({sizes[i + 1], sizes[i]}) / std::sqrt(sizes[i])).requires_grad_(true));
+        biases_.push_back(full({sizes[i + 1]}, 0).requires_grad_(true));
       }
       std::vector<Tensor> parameters = weights_;
       parameters.insert(parameters.end(), biases_.begin(), biases_.end());
@@ -103,6 +145,10 @@ struct Torch {
 }  // namespace
 
 int main(int count, char** arguments) {
+  if (count > 1 && std::string(arguments[1]) == "cuda") {
+    Torch::device = at::kCUDA;
+    return peers::serve(peers::GpuTable<Torch>().make(), [] { torch::cuda::synchronize(); });
+  }
   at::set_num_threads(count > 1 ? std::atoi(arguments[1]) : 1);
   return peers::serve(peers::Table<Torch>().make());
 }

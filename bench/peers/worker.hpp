@@ -16,13 +16,16 @@
 
 namespace peers {
 
-inline double seconds_of(const Body& body, long count) {
+/// `wait` lets a device finish what it was given; bodies on a device only give it work.
+inline double seconds_of(const Body& body, long count, const Body& wait) {
+  if (wait) wait();
   const auto start = std::chrono::steady_clock::now();
   for (long i = 0; i < count; ++i) body();
+  if (wait) wait();
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
 }
 
-inline int serve(const std::vector<Row>& rows) {
+inline int serve(const std::vector<Row>& rows, const Body& wait = nullptr) {
   std::size_t current = rows.size();
   Body body;
   long count = 1;
@@ -33,10 +36,10 @@ inline int serve(const std::vector<Row>& rows) {
         constexpr const char* units[] = {"fp32", "fp64", "bf16"};
         for (const Row& row : rows)
           std::printf(
-              R"({"group": "%s", "name": "%s", "bytes": %.0f, "written": %.0f, "flops": %.0f, "unit": "%s"})"
+              R"({"group": "%s", "name": "%s", "bytes": %.0f, "written": %.0f, "flops": %.0f, "unit": "%s", "launches": %g, "must": %g, "ahead": %g})"
               "\n",
               row.group.c_str(), row.name.c_str(), row.bytes, row.written, row.flops,
-              units[static_cast<int>(row.unit)]);
+              units[static_cast<int>(row.unit)], row.launches, row.must, row.ahead);
         std::printf("\n");
       } else if (command == "time") {
         std::size_t index = 0;
@@ -48,11 +51,12 @@ inline int serve(const std::vector<Row>& rows) {
           current = index;
           body();  // warm: pages, caches, clocks, primitives that are made for a shape
           count = 1;
-          double took = seconds_of(body, count);
-          while (took < seconds / 4 && count < (1L << 40)) took = seconds_of(body, count *= 2);
+          double took = seconds_of(body, count, wait);
+          while (took < seconds / 4 && count < (1L << 40))
+            took = seconds_of(body, count *= 2, wait);
           count = std::max(1L, static_cast<long>(static_cast<double>(count) * seconds / took));
         }
-        std::printf("%.9g\n", seconds_of(body, count) / static_cast<double>(count));
+        std::printf("%.9g\n", seconds_of(body, count, wait) / static_cast<double>(count));
       } else if (command == "drop") {
         body = nullptr;
         current = rows.size();

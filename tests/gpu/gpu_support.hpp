@@ -9,6 +9,7 @@
 
 #include "autograd_support.hpp"
 #include "cuda/runtime.hpp"
+#include "lamppp/cuda.hpp"
 #include "sweep.hpp"
 #include "tensor/access.hpp"
 
@@ -29,6 +30,7 @@ class GpuTest : public ::testing::Test {
  protected:
   void SetUp() override {
     if (!have_gpu()) GTEST_SKIP() << "there is no GPU here";
+    cuda::set_deterministic(true);
   }
 };
 template <class T>

@@ -7,6 +7,20 @@ namespace {
 
 class GpuMatmul : public GpuTest {};
 
+TEST_F(GpuMatmul, Tf32WhereItIsAllowed) {
+  if (rehearsing()) GTEST_SKIP() << "only on a GPU";
+  Generator generator(13);
+  const Tensor a = uniform(generator, {256, 512}).astype(DataType::Float32),
+               b = uniform(generator, {512, 128}).astype(DataType::Float32);
+  const Tensor exact = lmp::matmul(a, b), x = a.to(gpu()), y = b.to(gpu());
+  EXPECT_TRUE(close(exact, lmp::matmul(x, y), Tolerance{1e-5, 1e-4}));
+  cuda::allow_tf32(true);
+  const Tensor rounded = lmp::matmul(x, y);
+  cuda::allow_tf32(false);
+  EXPECT_TRUE(close(exact, rounded, Tolerance{1e-2, 0.2}));
+  EXPECT_TRUE(close(exact, lmp::matmul(x, y), Tolerance{1e-5, 1e-4}));
+}
+
 Tolerance of_products(DataType type) {
   switch (type) {
     case DataType::Float16:
@@ -130,6 +144,7 @@ TEST_F(GpuMatmul, Gradients) {
 }
 
 TEST_F(GpuMatmul, RunToRunTheSameBits) {
+  cuda::set_deterministic(false);
   for (DataType type : {DataType::Float32, DataType::BFloat16}) {
     const Tensor a = draw(type, {300, 517}, 11).to(gpu()), b = draw(type, {517, 259}, 12).to(gpu());
     const Tensor first = on_cpu(lmp::matmul(a, b));
@@ -137,6 +152,9 @@ TEST_F(GpuMatmul, RunToRunTheSameBits) {
     for (int i = 0; i < 4; ++i) EXPECT_TRUE(close(first, lmp::matmul(a, b), of_products(type)));
     const Tensor settled = on_cpu(lmp::matmul(a, b));
     for (int i = 0; i < 10; ++i) EXPECT_TRUE(same(settled, lmp::matmul(a, b)));
+    cuda::set_deterministic(true);
+    const Tensor fixed = on_cpu(lmp::matmul(a, b));
+    for (int i = 0; i < 10; ++i) EXPECT_TRUE(same(fixed, lmp::matmul(a, b)));
   }
 }
 
