@@ -83,7 +83,8 @@ class LMP_API StreamGuard {
 /// step leaves. Random numbers go on in the default generator's stream. Optimisers' steps go on in
 /// their count of steps, on the GPU; the optimiser object itself does not see it, so take a
 /// state_dict() of counted steps from a run without a graph. Nothing in the step may read values on
-/// the host, or copy from it: that throws DeviceError, naming the op, and the graph stays as it was.
+/// the host, or copy from it: that throws DeviceError, naming the op, and the graph stays as it
+/// was.
 class LMP_API Graph {
  public:
   /// For work on the GPU.

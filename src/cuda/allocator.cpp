@@ -367,8 +367,6 @@ class Heap {
   std::int64_t allocations_ = 0, system_allocations_ = 0;
 };
 
-constexpr std::size_t kMaxDevices = 64;
-
 // Never destroyed: tensors may outlive everything else.
 constinit std::array<std::atomic<Heap*>, kMaxDevices> heaps{};
 
@@ -391,9 +389,7 @@ void free_bytes(int index, Block* block) noexcept { heap_of(index).deallocate(bl
 void used_on(int index, Block* block, cudaStream_t stream) {
   heap_of(index).used_on(block, stream);
 }
-void keep_memory(int index, cudaStream_t stream, bool keep) {
-  heap_of(index).keep(stream, keep);
-}
+void keep_memory(int index, cudaStream_t stream, bool keep) { heap_of(index).keep(stream, keep); }
 tensor::MemoryStats stats_of(int index) { return heap_of(index).stats(); }
 void release_cached() noexcept {
   for (const auto& heap : heaps)

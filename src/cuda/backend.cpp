@@ -1,8 +1,11 @@
 #include "cuda/backend.hpp"
 
+#include <atomic>
 #include <new>
 
 #include "cuda/runtime.hpp"
+#include "profiler/recording.hpp"
+#include "tensor/access.hpp"
 #include "tensor/allocator.hpp"
 
 namespace lmp::cuda {
@@ -57,7 +60,9 @@ void download(void* to, const Tensor& from, std::size_t bytes) {
   synchronize(context, "download");
 }
 
-constexpr tensor::detail::Backend kBackend = {
+}  // namespace
+
+const tensor::detail::Backend backend = {
     .allocate = &allocate,
     .deallocate = &deallocate,
     .memory_stats = &memory_stats,
@@ -98,11 +103,25 @@ constexpr tensor::detail::Backend kBackend = {
     .determinant = &determinant,
 };
 
+namespace {
+
+// Counted: a Profiler, and from the first stream of its own on the program.
+constinit std::atomic<int> recorders = 0;
+
 }  // namespace
+
+void record_events(bool on) noexcept { recorders.fetch_add(on ? 1 : -1); }
 
 const tensor::detail::Backend& backend_of(Device device) {
   check_device(device.index);
-  return kBackend;
+  return recorders.load(std::memory_order_relaxed) == 0 ? backend : profiler::kRecordingBackend;
+}
+
+void note_use(const Tensor& x) {
+  const Storage& storage = *tensor::TensorAccess::storage(x);
+  if (storage.context && !storage.deleter)
+    used_on(storage.device.index, static_cast<Block*>(storage.context),
+            current_stream(storage.device.index));
 }
 
 void empty_cache() noexcept { release_cached(); }

@@ -64,7 +64,9 @@ struct Place {
         moved(current_capture() ? current_capture()->moved(static_cast<std::uint64_t>(blocks))
                                 : nullptr) {}
 #ifdef __CUDACC__
-  __device__ __forceinline__ std::uint64_t operator()() const { return moved ? first + *moved : first; }
+  __device__ __forceinline__ std::uint64_t operator()() const {
+    return moved ? first + *moved : first;
+  }
 #endif
 };
 

@@ -31,8 +31,7 @@ Capture::~Capture() {
 void* Capture::keep_bytes(const void* value, std::size_t bytes) {
   const Stream stream(device_);
   const auto handle = static_cast<cudaStream_t>(stream.handle());
-  const Memory& made =
-      memory_.emplace_back(allocate_bytes(device_.index, handle, bytes));
+  const Memory& made = memory_.emplace_back(allocate_bytes(device_.index, handle, bytes));
   check(cudaMemcpyAsync(made.data, value, bytes, cudaMemcpyHostToDevice, handle), "Graph");
   check(cudaStreamSynchronize(handle), "Graph");
   return made.data;
@@ -79,8 +78,7 @@ void Graph::begin() {
   s.making = std::make_unique<Capture>(s.device);
   s.drawn_from = tensor::default_generator().offset();
   s.guard = std::make_unique<StreamGuard>(s.stream);
-  if (const cudaError_t status =
-          cudaStreamBeginCapture(s.handle(), cudaStreamCaptureModeRelaxed);
+  if (const cudaError_t status = cudaStreamBeginCapture(s.handle(), cudaStreamCaptureModeRelaxed);
       status != cudaSuccess) {
     s.guard.reset();
     check(status, "Graph");
