@@ -9,6 +9,7 @@
 #include "lamppp/autograd/ops.hpp"
 #include "lamppp/tensor/random.hpp"
 #include "tensor/access.hpp"
+#include "tensor/backend.hpp"
 #include "tensor/checks.hpp"
 
 namespace lmp::autograd {
@@ -104,7 +105,9 @@ void Variable::backward(const BackwardOptions& options) const {
     check_seed("backward", *options.gradient, data_);
     seed = options.gradient->astype(data_.type());
   } else {
-    seed = tensor::ones(data_.shape(), data_.device(), data_.type());
+    if (data_.ndim() == 0)
+      seed = tensor::detail::backend(data_.device()).one(data_.type(), data_.device());
+    if (!seed.defined()) seed = tensor::ones(data_.shape(), data_.device(), data_.type());
   }
   Root<Tensor> root{node_.get(), std::move(seed)};
   run_pass<Tensor>({&root, 1}, nullptr, options.retain_graph);

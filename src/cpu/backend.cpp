@@ -55,6 +55,7 @@ const tensor::detail::Backend backend = {
     .upload = &upload,
     .download = &download,
     .fill = &fill,
+    .one = [](DataType, Device) { return Tensor(); },
     .reduce = &reduce,
     .spread = &spread,
     .softmax = &softmax,

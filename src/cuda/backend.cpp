@@ -1,8 +1,11 @@
 #include "cuda/backend.hpp"
 
+#include <array>
 #include <atomic>
+#include <mutex>
 #include <new>
 
+#include "cuda/capture.hpp"
 #include "cuda/runtime.hpp"
 #include "profiler/recording.hpp"
 #include "tensor/access.hpp"
@@ -60,6 +63,23 @@ void download(void* to, const Tensor& from, std::size_t bytes) {
   synchronize(context, "download");
 }
 
+// A pass starts from a 1; kept, it costs no launch. Not in a graph, which would only note its
+// making.
+Tensor one(DataType type, Device device) {
+  static std::mutex mutex;
+  static auto* const made = new std::array<std::array<Tensor, tensor::kDataTypeCount>, kMaxDevices>;
+  if (current_capture()) return {};
+  const std::lock_guard lock(mutex);
+  Tensor& here = (*made)[static_cast<std::size_t>(device.index)][static_cast<std::size_t>(type)];
+  if (!here.defined()) {
+    const Tensor fresh = tensor::detail::allocate({}, type, device);
+    fill(fresh, 1);
+    synchronize(Context(device), "backward");  // all streams may read it
+    here = fresh;
+  }
+  return here;
+}
+
 }  // namespace
 
 const tensor::detail::Backend backend = {
@@ -73,6 +93,7 @@ const tensor::detail::Backend backend = {
     .upload = &upload,
     .download = &download,
     .fill = &fill,
+    .one = &one,
     .reduce = &reduce,
     .spread = &spread,
     .softmax = &softmax,

@@ -33,13 +33,13 @@ class Capture {
   const std::vector<Pace*>& paces() const noexcept { return paces_; }
 
   /// Where kernels find by how much the stream of random numbers has moved since the capture;
-  /// `blocks` of it are drawn.
+  /// `blocks` of it are read.
   const std::uint64_t* moved(std::uint64_t blocks) {
     if (!moved_) moved_ = keep(std::uint64_t{0});
-    drawn_ += blocks;
+    read_ += blocks;
     return moved_;
   }
-  std::uint64_t drawn() const noexcept { return drawn_; }
+  std::uint64_t read() const noexcept { return read_; }
   std::uint64_t* moved() const noexcept { return moved_; }
 
  private:
@@ -49,7 +49,7 @@ class Capture {
   std::vector<Memory> memory_;
   std::vector<Pace*> paces_;
   std::uint64_t* moved_ = nullptr;
-  std::uint64_t drawn_ = 0;
+  std::uint64_t read_ = 0;
 };
 
 /// The one that this thread's ops are captured for, or null.

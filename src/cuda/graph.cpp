@@ -47,7 +47,8 @@ struct Graph::State {
   // While it captures:
   std::unique_ptr<Capture> making;
   std::unique_ptr<StreamGuard> guard;
-  std::uint64_t drawn_from = 0;
+  // Where the default generator's stream was, and how much of it the step draws.
+  std::uint64_t drawn_from = 0, drawn = 0;
 
   cudaStream_t handle() const { return static_cast<cudaStream_t>(stream.handle()); }
   void drop() noexcept {
@@ -109,8 +110,11 @@ void Graph::end() {
   s.drop();
   s.exec = exec;
   s.capture = std::move(s.making);
-  // Nothing was drawn yet: each replay draws.
+  // Nothing was drawn yet: each replay draws. Other generators' numbers move on by as much as the
+  // step's ops read, where it draws none from the default one.
   tensor::Generator generator = tensor::default_generator();
+  s.drawn = generator.offset() - s.drawn_from;
+  if (s.drawn == 0) s.drawn = s.capture->read();
   generator.set_offset(s.drawn_from);
   tensor::set_default_generator(generator);
 }
@@ -121,8 +125,7 @@ void Graph::replay() {
   check_not_capturing("Graph::replay");
   const Context context(s.device);
   if (std::uint64_t* const moved = s.capture->moved()) {
-    const std::uint64_t by =
-        tensor::detail::claim_blocks(s.capture->drawn()).offset() - s.drawn_from;
+    const std::uint64_t by = tensor::detail::claim_blocks(s.drawn).offset() - s.drawn_from;
     check(cudaMemcpyAsync(moved, &by, sizeof by, cudaMemcpyHostToDevice, context.stream),
           "Graph::replay");
   }

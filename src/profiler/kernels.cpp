@@ -311,6 +311,7 @@ constexpr Backend kRecordingBackend = {
     .upload = &upload,
     .download = &download,
     .fill = &fill,
+    .one = [](DataType type, tensor::Device device) { return table_of(device).one(type, device); },
     .reduce = &reduce,
     .spread = &spread,
     .softmax = &softmax,

@@ -66,6 +66,8 @@ struct Backend {
   void (*upload)(const Tensor& to, const void* from, std::size_t bytes);
   void (*download)(void* to, const Tensor& from, std::size_t bytes);
   void (*fill)(const Tensor& to, Number value);
+  /// A 1 of the type, of shape (), that the device holds ready, or an undefined tensor.
+  Tensor (*one)(DataType type, Device device);
   /// Over the axes of size 1 in out; in out's type. `with` is dense and has the type that out is
   /// computed in: of out's shape, for Products of x's (then both are dense), or undefined.
   void (*reduce)(table::Reduction reduction, const Tensor& out, const Tensor& x,

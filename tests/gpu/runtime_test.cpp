@@ -48,7 +48,7 @@ TEST_F(GpuRuntime, MemoryUsedOnAnotherStreamIsNotReusedTooEarly) {
 TEST_F(GpuRuntime, BackwardRunsOnTheStreamOfTheForward) {
   const cuda::Stream side;
   for (int round = 0; round < 20; ++round) {
-    const Variable x(lmp::full({1 << 20}, 3, gpu()), true);
+    const Variable x(lmp::full({1 << 20}, 3.0, gpu()), true);
     Variable y;
     {
       side.wait(cuda::Stream::current());
@@ -70,7 +70,7 @@ TEST_F(GpuRuntime, AGraphRepeatsAStep) {
   graph.capture(step);
   EXPECT_EQ(total.index({0}), 2) << "a capture runs nothing";
   for (int i = 1; i <= 3; ++i) {
-    x.copy(lmp::full({1000}, i, gpu()));
+    x.copy(lmp::full({1000}, double(i), gpu()));
     graph.replay();
   }
   EXPECT_NEAR(total.index({999}), 2 + 2 * (std::exp(1) + std::exp(2) + std::exp(3)), 1e-4);
