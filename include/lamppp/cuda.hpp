@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <utility>
 
 #include "lamppp/tensor/tensor.hpp"
 
@@ -67,6 +68,55 @@ class LMP_API StreamGuard {
  private:
   Stream stream_;
   void* previous_;
+};
+
+/// A training step, or any other work of a GPU, recorded once and run again at the cost of a single
+/// launch:
+///
+///   step();  // once or more as usual, so that what is set up at first use is there
+///   lmp::cuda::Graph graph;
+///   graph.capture(step);
+///   for (...) { input.copy(batch); graph.replay(); }
+///
+/// A replay does what the captured ops do, with the same tensors: what changes between steps is
+/// written into tensors that stay, as `input` above, and results are read from tensors that the
+/// step leaves. Random numbers go on in the default generator's stream. Optimisers' steps go on in
+/// their count of steps, on the GPU; the optimiser object itself does not see it, so take a
+/// state_dict() of counted steps from a run without a graph. Nothing in the step may read values on
+/// the host, or copy from it: that throws DeviceError, naming the op, and the graph stays as it
+/// was.
+class LMP_API Graph {
+ public:
+  /// For work on the GPU.
+  explicit Graph(tensor::Device device = tensor::DeviceType::CUDA);
+  Graph(const Graph&) = delete;
+  Graph& operator=(const Graph&) = delete;
+  /// Waits for replays that still run.
+  ~Graph();
+
+  /// Records what `step` gives this thread's current GPU work to do, and runs none of it.
+  template <class F>
+  void capture(F&& step) {
+    begin();
+    try {
+      std::forward<F>(step)();
+    } catch (...) {
+      abandon();
+      throw;
+    }
+    end();
+  }
+  /// Runs what was captured, after what the current stream was given before; does not wait.
+  void replay();
+  /// The learning rate of the optimisers' steps in it from now on.
+  void set_lr(double lr);
+
+ private:
+  void begin();
+  void end();
+  void abandon() noexcept;
+  struct State;
+  std::unique_ptr<State> state_;
 };
 
 /// Whether Float32 products may be computed in TF32, with 10 bits of mantissa in the place of 23,

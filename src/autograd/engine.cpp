@@ -106,6 +106,8 @@ class Engine final : public Pass<V> {
   Engine(const Engine&) = delete;
   ~Engine() override {
     for (const Waiting& w : heap_) abandon(w.node);
+    if (tensor::detail::current_queues != home_) [[unlikely]]
+      go_home();
   }
 
   void start(std::span<Root<V>> roots) {
@@ -202,6 +204,10 @@ class Engine final : public Pass<V> {
 
   void visit() {
     Node& node = *this->node_;
+    // Leaves, and what is done to gradients on the way, go where the pass was started.
+    const std::uint16_t queues = node.is_leaf() ? home_ : node.queues();
+    if (queues != tensor::detail::current_queues) [[unlikely]]
+      tensor::detail::change_queues(queues);
     NodeExtras* const extras = node.extras();
     if (anomaly_ && this->gradient_.defined()) [[unlikely]]
       check_finite(&node, kSum, this->gradient_);
@@ -381,6 +387,13 @@ class Engine final : public Pass<V> {
     std::push_heap(heap_.begin(), heap_.end());
   }
 
+  void go_home() noexcept {
+    try {
+      tensor::detail::change_queues(home_);
+    } catch (...) {  // the GPU is lost, which the next op will say
+    }
+  }
+
   bool needed(Node* node) const {
     if (!captures_) return true;
     const auto found = wanted_->marks.find(node);
@@ -431,6 +444,7 @@ class Engine final : public Pass<V> {
   std::vector<Capture<V>>* captures_;
   bool retain_;
   bool anomaly_;
+  std::uint16_t home_ = tensor::detail::current_queues;
   std::vector<V>* collected_ = nullptr;  // in the place of add(), where a node has hooks
   std::pair<std::size_t, std::size_t> of_result_{};  // and of add_result(): k and count
   std::uint64_t order_ = 0;

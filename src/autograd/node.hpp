@@ -11,6 +11,7 @@
 #include "lamppp/autograd/hooks.hpp"
 #include "lamppp/autograd/variable.hpp"
 #include "tensor/allocator.hpp"
+#include "tensor/queue.hpp"
 
 namespace lmp::autograd {
 
@@ -88,6 +89,8 @@ class Node {
   virtual bool is_leaf() const noexcept { return false; }
 
   std::uint64_t sequence() const noexcept { return sequence_; }
+  /// The streams that the forward ran on; see tensor/queue.hpp.
+  std::uint16_t queues() const noexcept { return queues_; }
   int num_edges() const noexcept { return num_edges_; }
   const Edge& edge(int i) const noexcept { return edges_[i]; }
   int num_saved() const noexcept { return num_saved_; }
@@ -163,6 +166,7 @@ class Node {
   std::int32_t num_edges_ = 0;
   std::atomic<std::uint32_t> uses_{0};
   std::uint16_t num_saved_ = 0;
+  std::uint16_t queues_ = tensor::detail::current_queues;
   mutable std::atomic<bool> locked_{false};
 
  protected:

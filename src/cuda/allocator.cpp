@@ -86,6 +86,7 @@ struct Pool {
   cudaStream_t stream;
   std::array<Block*, kLists> lists{};
   std::set<Block*, BySize> free{};
+  bool kept = false;
 };
 
 struct Waiting {
@@ -137,6 +138,11 @@ class Heap {
     const std::lock_guard lock(mutex_);
     if (std::find(block->users.begin(), block->users.end(), stream) == block->users.end())
       block->users.push_back(stream);
+  }
+
+  void keep(cudaStream_t stream, bool keep) {
+    const std::lock_guard lock(mutex_);
+    pool_of(stream).kept = keep;
   }
 
   tensor::MemoryStats stats() {
@@ -322,6 +328,7 @@ class Heap {
 
   void release_segments() noexcept {
     for (auto& [stream, pool] : pools_) {
+      if (pool->kept) continue;
       for (Block*& head : pool->lists)
         while (head) {
           Block* const block = std::exchange(head, head->next);
@@ -360,8 +367,6 @@ class Heap {
   std::int64_t allocations_ = 0, system_allocations_ = 0;
 };
 
-constexpr std::size_t kMaxDevices = 64;
-
 // Never destroyed: tensors may outlive everything else.
 constinit std::array<std::atomic<Heap*>, kMaxDevices> heaps{};
 
@@ -384,6 +389,7 @@ void free_bytes(int index, Block* block) noexcept { heap_of(index).deallocate(bl
 void used_on(int index, Block* block, cudaStream_t stream) {
   heap_of(index).used_on(block, stream);
 }
+void keep_memory(int index, cudaStream_t stream, bool keep) { heap_of(index).keep(stream, keep); }
 tensor::MemoryStats stats_of(int index) { return heap_of(index).stats(); }
 void release_cached() noexcept {
   for (const auto& heap : heaps)

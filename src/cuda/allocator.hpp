@@ -24,6 +24,9 @@ void free_bytes(int index, Block* block) noexcept;
 /// waits for what that stream has been given until then.
 void used_on(int index, Block* block, cudaStream_t stream);
 
+/// What a stream has freed stays its own, for a graph that will use it again.
+void keep_memory(int index, cudaStream_t stream, bool keep);
+
 tensor::MemoryStats stats_of(int index);
 /// Of all GPUs that have been used.
 void release_cached() noexcept;

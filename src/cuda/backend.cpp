@@ -1,8 +1,11 @@
 #include "cuda/backend.hpp"
 
+#include <atomic>
 #include <new>
 
 #include "cuda/runtime.hpp"
+#include "profiler/recording.hpp"
+#include "tensor/access.hpp"
 #include "tensor/allocator.hpp"
 
 namespace lmp::cuda {
@@ -42,6 +45,7 @@ void set_memory_limit(std::size_t bytes, Device device) { set_limit(device.index
 // The driver copies what is not pinned before the call returns, so the source may go.
 void upload(const Tensor& to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
+  check_not_capturing("a copy from the host");
   const Context context(to.device());
   check(cudaMemcpyAsync(to.data(), from, bytes, cudaMemcpyHostToDevice, context.stream), "upload");
 }
@@ -49,14 +53,16 @@ void upload(const Tensor& to, const void* from, std::size_t bytes) {
 void download(void* to, const Tensor& from, std::size_t bytes) {
   const Context context(from.device());
   if (bytes > 0) {
-    check_not_capturing("reading a value");
+    check_not_capturing("a copy to the host");
     check(cudaMemcpyAsync(to, from.data(), bytes, cudaMemcpyDeviceToHost, context.stream),
           "download");
   }
   synchronize(context, "download");
 }
 
-constexpr tensor::detail::Backend kBackend = {
+}  // namespace
+
+const tensor::detail::Backend backend = {
     .allocate = &allocate,
     .deallocate = &deallocate,
     .memory_stats = &memory_stats,
@@ -97,11 +103,25 @@ constexpr tensor::detail::Backend kBackend = {
     .determinant = &determinant,
 };
 
+namespace {
+
+// Counted: a Profiler, and from the first stream of its own on the program.
+constinit std::atomic<int> recorders = 0;
+
 }  // namespace
+
+void record_events(bool on) noexcept { recorders.fetch_add(on ? 1 : -1); }
 
 const tensor::detail::Backend& backend_of(Device device) {
   check_device(device.index);
-  return kBackend;
+  return recorders.load(std::memory_order_relaxed) == 0 ? backend : profiler::kRecordingBackend;
+}
+
+void note_use(const Tensor& x) {
+  const Storage& storage = *tensor::TensorAccess::storage(x);
+  if (storage.context && !storage.deleter)
+    used_on(storage.device.index, static_cast<Block*>(storage.context),
+            current_stream(storage.device.index));
 }
 
 void empty_cache() noexcept { release_cached(); }

@@ -2,7 +2,7 @@
 #include <limits>
 #include <optional>
 
-#include "cuda/group.cuh"
+#include "cuda/lanes.cuh"
 #include "cuda/matmul.hpp"
 #include "cuda/pointwise.cuh"
 #include "cuda/positions.cuh"

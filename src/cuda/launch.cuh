@@ -29,8 +29,8 @@ struct Divider {
   Divider() = default;
   explicit Divider(std::uint32_t d) : divisor(d) {
     while ((std::uint64_t{1} << shift) < d) ++shift;
-    factor = static_cast<std::uint32_t>(((std::uint64_t{1} << 32) *
-                                         ((std::uint64_t{1} << shift) - d)) / d + 1);
+    factor = static_cast<std::uint32_t>(
+        ((std::uint64_t{1} << 32) * ((std::uint64_t{1} << shift) - d)) / d + 1);
   }
   __device__ __forceinline__ std::uint32_t divide(std::uint32_t n) const {
     return (__umulhi(n, factor) + n) >> shift;

@@ -15,6 +15,7 @@
 #include <unordered_map>
 
 #include "cuda/backend.hpp"
+#include "cuda/capture.hpp"
 #include "lamppp/error.hpp"
 #include "tensor/format.hpp"
 
@@ -417,7 +418,7 @@ void choose(const Context& context, Plan& plan, const MatmulArgs& g) {
 }
 
 bool is_captured(const Context& context) {
-  if (is_capturing()) return true;
+  if (current_capture()) return true;
   cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
   if (cudaStreamIsCapturing(context.stream, &status) == cudaSuccess)
     return status != cudaStreamCaptureStatusNone;

@@ -1,5 +1,5 @@
 #include "cuda/backend.hpp"
-#include "cuda/group.cuh"
+#include "cuda/lanes.cuh"
 
 namespace lmp::cuda {
 namespace {
@@ -397,8 +397,8 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
         launch(context, op, &normalize_rows_backward<S, kN, kBlock, false>, blocks_for(a.rows, 1),
                kBackwardThreads<kBlock>, 0, a, Parts<C>{});
       if (!sums) return;
-      constexpr std::int64_t kFewest = 256, kMostParts = 256;
-      const std::int64_t each = std::max(kFewest, ceil_div(a.rows, kMostParts));
+      constexpr std::int64_t kFewest = 256, kMost = 256;  // rows of a part, and parts
+      const std::int64_t each = std::max(kFewest, ceil_div(a.rows, kMost));
       const std::int64_t count = ceil_div(a.rows, each);
       const Scratch parts(context, bytes(count));
       launch(context, op, &sum_columns<S>,

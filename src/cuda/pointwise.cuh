@@ -66,9 +66,9 @@ template <class Op, class S>
 using Result = std::conditional_t<Op::info.promote == Promote::Compare, bool, S>;
 
 template <class Op, class S>
-inline constexpr bool kTakes = kIsFloating<S> || (Op::info.promote != Promote::Float &&
-                                                  (Op::info.takes_bool ||
-                                                   !std::is_same_v<S, bool>));
+inline constexpr bool kTakes = kIsFloating<S> ||
+                               (Op::info.promote != Promote::Float &&
+                                (Op::info.takes_bool || !std::is_same_v<S, bool>));
 
 /// One operand of a kernel: memory, or where that is null a number.
 struct Source {
@@ -96,8 +96,8 @@ struct Values {
   /// A pack at `i`, or one element there that `repeats`, or the number.
   __device__ __forceinline__ void load(const Source& from, std::int64_t i, bool repeats) {
     if (from.data == nullptr || repeats) {
-      const Computed<S> v = from.data ? widen(static_cast<const S*>(from.data)[i])
-                                      : from.constant<Computed<S>>();
+      const Computed<S> v =
+          from.data ? widen(static_cast<const S*>(from.data)[i]) : from.constant<Computed<S>>();
 #pragma unroll
       for (int k = 0; k < kN; ++k) at[k] = v;
       return;

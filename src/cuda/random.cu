@@ -1,3 +1,4 @@
+#include "cuda/capture.hpp"
 #include "cuda/pointwise.cuh"
 
 namespace lmp::cuda {
@@ -30,12 +31,13 @@ __device__ __forceinline__ void store_some(S* out, std::int64_t i, std::int64_t 
 
 template <Distribution kDistribution, class S>
 __global__ void __launch_bounds__(kThreads)
-    draw(S* out, std::int64_t n, bool aligned, std::uint64_t seed, std::uint64_t first,
+    draw(S* out, std::int64_t n, bool aligned, std::uint64_t seed, const Place place,
          std::uint32_t keep, Computed<S> mean, Computed<S> deviation) {
   using C = Computed<S>;
   constexpr int kN = kMade<S>, kEach = kPerBlock<S>;
   const std::int64_t i = (std::int64_t{blockIdx.x} * kThreads + threadIdx.x) * kN;
   if (i >= n) return;
+  const std::uint64_t first = place();
   Pack<S, kN> made;
 #pragma unroll
   for (int b = 0; b < kN / kEach; ++b) {
@@ -65,10 +67,11 @@ inline constexpr int kDropFlight = 2;
 
 template <class S>
 __global__ void __launch_bounds__(kThreads)
-    drop(S* out, const S* x, std::int64_t n, bool aligned, std::uint64_t seed, std::uint64_t first,
+    drop(S* out, const S* x, std::int64_t n, bool aligned, std::uint64_t seed, const Place place,
          float keep, Computed<S> scale) {
   constexpr int kN = kDropped<S>;
   const std::int64_t start = (std::int64_t{blockIdx.x} * kDropFlight * kThreads + threadIdx.x) * kN;
+  const std::uint64_t first = place();
   Pack<S, kN> values[kDropFlight];
 #pragma unroll
   for (int p = 0; p < kDropFlight; ++p) {
@@ -110,6 +113,7 @@ void random(Distribution distribution, const Tensor& out, std::uint64_t seed, st
   const auto n = static_cast<std::int64_t>(out.numel());
   if (n == 0) return;
   const Context context(out.device());
+  const Place place(offset, ceil_div(n, out.type() == DataType::Float64 ? 2 : 4));
   visit_floating(out.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;
     using C = Computed<S>;
@@ -117,7 +121,7 @@ void random(Distribution distribution, const Tensor& out, std::uint64_t seed, st
     launch(context, uniform ? "rand" : "randn",
            uniform ? &draw<Distribution::Uniform, S> : &draw<Distribution::Normal, S>,
            blocks_for(n, kMade<S>), kThreads, 0, static_cast<S*>(out.data()), n,
-           is_aligned(out.data(), 16), seed, offset, tensor::detail::uniform_bits(out.type()),
+           is_aligned(out.data(), 16), seed, place, tensor::detail::uniform_bits(out.type()),
            static_cast<C>(mean), static_cast<C>(deviation));
   });
 }
@@ -133,12 +137,13 @@ void dropout(const Tensor& out, const Tensor& x, double keep, std::uint64_t seed
   const auto n = static_cast<std::int64_t>(x.numel());
   if (n == 0) return;
   const Context context(out.device());
+  const Place place(offset, ceil_div(n, 4));
   visit_floating(x.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;
     constexpr std::size_t kBytes = sizeof(Pack<S, kDropped<S>>);
     launch(context, "dropout", &drop<S>, blocks_for(n, kDropped<S> * kDropFlight), kThreads, 0,
            static_cast<S*>(out.data()), static_cast<const S*>(x.data()), n,
-           is_aligned(out.data(), kBytes) && is_aligned(x.data(), kBytes), seed, offset,
+           is_aligned(out.data(), kBytes) && is_aligned(x.data(), kBytes), seed, place,
            static_cast<float>(keep), static_cast<Computed<S>>(1 / keep));
   });
 }

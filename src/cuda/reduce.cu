@@ -27,14 +27,10 @@ struct Accumulated {
   static constexpr bool fast() {
     return std::is_same_v<Computed<S>, T>;
   }
+  __device__ static T weight(bool) { return T{}; }
+  __device__ static T finished(T a, bool) { return a; }
   __device__ static void store(void* data, DataType type, std::int64_t i, T v) {
-    if constexpr (std::is_same_v<T, float>) {
-      if (type == DataType::Float16) static_cast<Half*>(data)[i] = convert<Half>(v);
-      else if (type == DataType::BFloat16) static_cast<Brain*>(data)[i] = convert<Brain>(v);
-      else static_cast<float*>(data)[i] = v;
-    } else {
-      static_cast<T*>(data)[i] = v;
-    }
+    store_computed(data, type, i, v);
   }
 };
 
@@ -92,9 +88,7 @@ struct EqualsOf : Summed<T, With::Output> {
   static constexpr bool fast() {
     return std::is_same_v<S, T>;
   }
-  __device__ static void extend(T& a, T x, T value, std::int64_t) {
-    a += x == value ? T{1} : T{0};
-  }
+  __device__ static void extend(T& a, T x, T value, std::int64_t) { a += x == value ? T{1} : T{0}; }
 };
 template <class T>
 struct ProductsOf : Summed<T, With::Element> {
@@ -121,8 +115,6 @@ void fold_sum(const char* name, const Tensor& out, const Tensor& x) {
 }
 
 }  // namespace
-
-void reduce_extremes(bool largest, const Tensor& out, const Tensor& x);
 
 void reduce(Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
   if (out.numel() == 0) return;
@@ -197,33 +189,31 @@ void run_spread(const Tensor& out, const Tensor& x, const Tensor& with, const Te
                 const Tensor& b) {
   constexpr int kN = kPackOf<T>;
   const Context context(out.device());
-  const IntList strides[2] = {
-      tensor::detail::dense_strides(x.shape()),
-      tensor::detail::broadcast_strides(a.shape(), tensor::detail::dense_strides(a.shape()),
-                                        x.shape())};
+  const IntList strides[2] = {tensor::detail::dense_strides(x.shape()),
+                              tensor::detail::broadcast_strides(
+                                  a.shape(), tensor::detail::dense_strides(a.shape()), x.shape())};
   const auto data = [](const Tensor& t) {
     return t.defined() ? static_cast<const T*>(t.data()) : nullptr;
   };
-  for_parts(Iteration(x.shape(), strides, false),
-            [&](const Iteration& part, const std::int64_t* offsets) {
-              T* const to = static_cast<T*>(out.data()) + offsets[0];
-              const T *elements = moved(data(x), offsets[0]), *others = moved(data(with), offsets[0]),
-                      *low = data(a) + offsets[1], *high = data(b) + offsets[1];
-              const void* const all[] = {to, low, high, elements, others};
-              bool aligned = true;
-              for (const void* each : all) aligned &= is_aligned(each, kPackBytes);
-              Iteration loop = part;
-              unsigned repeats = 0;
-              const bool packs =
-                  aligned && in_rows(
-                                 loop, 2, 1, kN, repeats, [](int) { return sizeof(T); },
-                                 [&](int i) { return i == 0 ? static_cast<const void*>(to) : low; });
-              const bool repeat = packs ? (repeats & 2) != 0 : false;
-              launch(context, "spread",
-                     packs ? &spread_packs<T, kOp, kN> : &spread_packs<T, kOp, 1>,
-                     static_cast<unsigned>(ceil_div(loop.numel, kBlockThreads)), kBlockThreads, 0,
-                     to, elements, others, low, high, Loop<2>(loop), repeat);
-            });
+  for_parts(Iteration(x.shape(), strides, false), [&](const Iteration& part,
+                                                      const std::int64_t* offsets) {
+    T* const to = static_cast<T*>(out.data()) + offsets[0];
+    const T *elements = moved(data(x), offsets[0]), *others = moved(data(with), offsets[0]),
+            *low = data(a) + offsets[1], *high = data(b) + offsets[1];
+    const void* const all[] = {to, low, high, elements, others};
+    bool aligned = true;
+    for (const void* each : all) aligned &= is_aligned(each, kPackBytes);
+    Iteration loop = part;
+    unsigned repeats = 0;
+    const bool packs =
+        aligned && in_rows(
+                       loop, 2, 1, kN, repeats, [](int) { return sizeof(T); },
+                       [&](int i) { return i == 0 ? static_cast<const void*>(to) : low; });
+    const bool repeat = packs ? (repeats & 2) != 0 : false;
+    launch(context, "spread", packs ? &spread_packs<T, kOp, kN> : &spread_packs<T, kOp, 1>,
+           static_cast<unsigned>(ceil_div(loop.numel, kBlockThreads)), kBlockThreads, 0, to,
+           elements, others, low, high, Loop<2>(loop), repeat);
+  });
 }
 
 template <Spread kOp>

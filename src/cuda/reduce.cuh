@@ -17,6 +17,9 @@ using tensor::Shape;
 using tensor::detail::compute_type;
 using tensor::detail::Iteration;
 
+/// Reduction::Max or Min.
+void reduce_extremes(bool largest, const Tensor& out, const Tensor& x);
+
 // Note [Reductions on the GPU]
 // An Iteration over x has three operands: x, the output, which stays where it is along reduced
 // axes, and what goes with each element or output. Where x is dense along the innermost axis, a
@@ -36,7 +39,10 @@ using tensor::detail::Iteration;
 //   fast<S>()       whether there are kernels for dense elements of S
 //   identity(), join(a, b)
 //   extend(a, x, w, at)   joins to `a` element x, which is at `at` along the axis and comes later
+//   weight(flip)          w where nothing goes with the elements
+//   finished(a, flip)     an accumulator as it is stored, and taken for an element by the next pass
 //   store(data, type, i, a)
+// Minima are maxima of a flipped order, so that there is one kernel for both.
 
 enum class With { Nothing, Output, Element };
 
@@ -46,15 +52,33 @@ struct Target {
   DataType type;
   bool parts;
   std::int64_t step;
+  bool flip;
   template <class Op>
   __device__ __forceinline__ void put(std::int64_t part, std::int64_t at,
                                       const typename Op::Acc& a) const {
+    const auto value = Op::finished(a, flip);
     if (parts)
-      static_cast<typename Op::Acc*>(data)[part * step + at] = a;
+      static_cast<typename Op::Acc*>(data)[part * step + at] = value;
     else
-      Op::store(data, type, at, a);
+      Op::store(data, type, at, value);
   }
 };
+
+/// Writes v, which halves are computed in where it is float.
+template <class T>
+__device__ __forceinline__ void store_computed(void* data, DataType type, std::int64_t i, T v) {
+  if constexpr (std::is_same_v<T, float>) {
+    if (type == DataType::Float16) {
+      static_cast<Half*>(data)[i] = convert<Half>(v);
+      return;
+    }
+    if (type == DataType::BFloat16) {
+      static_cast<Brain*>(data)[i] = convert<Brain>(v);
+      return;
+    }
+  }
+  static_cast<T*>(data)[i] = v;
+}
 
 template <class Op, class S>
 __device__ __forceinline__ void extend(typename Op::Acc& a, S x, typename Op::Value w,
@@ -108,7 +132,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     const std::int64_t count = n - begin < piece ? n - begin : piece;
     const S* const from = x + offset[0] + begin;
     const V* weights = nullptr;
-    V w{};
+    V w = Op::weight(out.flip);
     if constexpr (Op::kWith == With::Output) w = with[offset[2]];
     if constexpr (Op::kWith == With::Element) weights = with + offset[2] + begin;
     const auto single = [&](std::int64_t i) {
@@ -153,13 +177,13 @@ __global__ void __launch_bounds__(kBlockThreads)
 
 /// The axes of a pass over columns.
 struct Columns {
-  std::int64_t width;                   // of a row of columns
+  std::int64_t width;                    // of a row of columns
   std::int64_t out_stride, with_stride;  // between columns
-  std::int64_t rows, row_stride;        // of x and, by element, of `with`
-  std::int64_t piece;                   // rows in a part
-  std::uint32_t tiles;                  // that a row of columns is cut into
-  int threads;                          // that share a tile, a power of two
-  bool whole;                           // packs are aligned
+  std::int64_t rows, row_stride;         // of x and, by element, of `with`
+  std::int64_t piece;                    // rows in a part
+  std::uint32_t tiles;                   // that a row of columns is cut into
+  int threads;                           // that share a tile, a power of two
+  bool whole;                            // packs are aligned
 };
 
 template <class Op, class S>
@@ -186,7 +210,9 @@ __global__ void __launch_bounds__(kBlockThreads)
 
   if (left > 0) {
     const S* const from = x + offset[0] + column;
-    V w[kN] = {};
+    V w[kN];
+#pragma unroll
+    for (int k = 0; k < kN; ++k) w[k] = Op::weight(out.flip);
     if constexpr (Op::kWith == With::Output) {
 #pragma unroll
       for (int k = 0; k < kN; ++k)
@@ -203,8 +229,8 @@ __global__ void __launch_bounds__(kBlockThreads)
         if (row >= end) continue;
         loaded[j] = load_part<S>(from + row * c.row_stride, c.whole, left, S{});
         if constexpr (Op::kWith == With::Element)
-          weight[j] = load_part<V>(with + offset[2] + column + row * c.row_stride, c.whole, left,
-                                   V{});
+          weight[j] =
+              load_part<V>(with + offset[2] + column + row * c.row_stride, c.whole, left, V{});
       }
 #pragma unroll
       for (int j = 0; j < kInFlight; ++j) {
@@ -248,7 +274,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   A total = Op::identity();
   if (here) {
     kept.locate(i, offset);
-    V w{};
+    V w = Op::weight(out.flip);
     if constexpr (Op::kWith == With::Output) w = with[offset[2]];
     const std::uint32_t begin = blockIdx.y * piece;
     const std::uint32_t end = begin + piece < reduced.numel ? begin + piece : reduced.numel;
@@ -284,6 +310,7 @@ struct Reduce {
   const V* with;
   void* out;
   DataType out_type;
+  bool flip;
   Iteration loop;
 
   bool reduces(int axis) const { return loop.strides[1][axis] == 0; }
@@ -310,16 +337,15 @@ struct Parts {
   std::int64_t count;
   Scratch memory;
   Parts(const Context& context, std::int64_t parts, const Iteration& rest)
-      : count(parts),
-        memory(context, static_cast<std::size_t>(parts * rest.numel) * sizeof(Acc)) {}
+      : count(parts), memory(context, static_cast<std::size_t>(parts * rest.numel) * sizeof(Acc)) {}
   /// Has the operand for outputs go there.
-  Target target(Iteration& rest) const {
+  Target target(Iteration& rest, bool flip) const {
     std::int64_t step = 1;
     for (int d = rest.ndim - 1; d >= 0; --d) {
       rest.strides[1][d] = step;
       step *= rest.sizes[d];
     }
-    return {memory.as<void>(), DataType::Float32, true, step};
+    return {memory.as<void>(), DataType::Float32, true, step, flip};
   }
   void join(const Context& context, const Reduce<typename Op::Value>& from,
             const Iteration& rest) const {
@@ -333,21 +359,21 @@ struct Parts {
     for (int d = 0; d < rest.ndim; ++d) add(rest.sizes[d], rest.strides[1][d]);
     strides[0] = tensor::detail::dense_strides(Shape(shape));
     fold_dense<typename Op::Next, Acc>(
-        context, {from.name, memory.as<void>(), nullptr, from.out, from.out_type,
+        context, {from.name, memory.as<void>(), nullptr, from.out, from.out_type, from.flip,
                   Iteration(Shape(shape), strides, true)});
   }
 };
 
 /// Runs launch(target, rest) for one pass over the axis that `rest` lacks, cut into `parts`.
 template <class Op, class Launch>
-void run_pass(const Context& context, const Reduce<typename Op::Value>& pass,
-              const Iteration& rest, std::int64_t parts, Launch&& launch_on) {
+void run_pass(const Context& context, const Reduce<typename Op::Value>& pass, const Iteration& rest,
+              std::int64_t parts, Launch&& launch_on) {
   bool last = parts == 1;
   for (int d = 0; d < rest.ndim; ++d) last &= rest.strides[1][d] != 0;
-  if (last) return launch_on(Target{pass.out, pass.out_type, false, 0}, rest);
+  if (last) return launch_on(Target{pass.out, pass.out_type, false, 0, pass.flip}, rest);
   const Parts<Op> made(context, parts, rest);
   Iteration loop = rest;
-  const Target target = made.target(loop);
+  const Target target = made.target(loop, pass.flip);
   launch_on(target, loop);
   made.join(context, pass, rest);
 }
@@ -417,27 +443,26 @@ void fold_columns(const Context& context, const Reduce<typename Op::Value>& pass
   c.piece = ceil_div(c.rows, parts);
   c.whole = c.row_stride % kN == 0;
   for (int d = 0; d < inner; ++d) c.whole &= rest.strides[0][d] % kN == 0;
-  run_pass<Op>(
-      context, pass, rest, ceil_div(c.rows, c.piece),
-      [&](const Target& target, const Iteration& loop) {
-        for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {
-          const auto* const x = static_cast<const S*>(pass.x) + offsets[0];
-          const auto* const with = moved(pass.with, offsets[2]);
-          Columns here = c;
-          here.width = part.sizes[inner];
-          here.tiles = static_cast<std::uint32_t>(ceil_div(here.width, kN * c.threads));
-          here.out_stride = part.strides[1][inner];
-          here.with_stride = part.strides[2][inner];
-          here.whole &= is_aligned(x, kPackBytes) &&
-                        (Op::kWith != With::Element || is_aligned(with, kPackBytes));
-          const Iteration outer = without(part, inner);
-          launch(context, pass.name, &reduce_columns<Op, S>,
-                 dim3(static_cast<unsigned>(outer.numel * here.tiles),
-                      static_cast<unsigned>(ceil_div(c.rows, c.piece))),
-                 kBlockThreads, 0, moved(target, offsets[1], sizeof(typename Op::Acc)), x, with,
-                 Loop<3>(outer), here);
-        });
-      });
+  run_pass<Op>(context, pass, rest, ceil_div(c.rows, c.piece),
+               [&](const Target& target, const Iteration& loop) {
+                 for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {
+                   const auto* const x = static_cast<const S*>(pass.x) + offsets[0];
+                   const auto* const with = moved(pass.with, offsets[2]);
+                   Columns here = c;
+                   here.width = part.sizes[inner];
+                   here.tiles = static_cast<std::uint32_t>(ceil_div(here.width, kN * c.threads));
+                   here.out_stride = part.strides[1][inner];
+                   here.with_stride = part.strides[2][inner];
+                   here.whole &= is_aligned(x, kPackBytes) &&
+                                 (Op::kWith != With::Element || is_aligned(with, kPackBytes));
+                   const Iteration outer = without(part, inner);
+                   launch(context, pass.name, &reduce_columns<Op, S>,
+                          dim3(static_cast<unsigned>(outer.numel * here.tiles),
+                               static_cast<unsigned>(ceil_div(c.rows, c.piece))),
+                          kBlockThreads, 0, moved(target, offsets[1], sizeof(typename Op::Acc)), x,
+                          with, Loop<3>(outer), here);
+                 });
+               });
 }
 
 /// Where x is dense along the innermost axis, and anything is reduced.
@@ -481,15 +506,15 @@ void fold_strided(const Context& context, const Reduce<typename Op::Value>& pass
       const auto piece = static_cast<std::uint32_t>(ceil_div(inside.numel, parts));
       for_parts(outputs, [&](const Iteration& part, const std::int64_t* offsets) {
         const std::int64_t size = static_cast<std::int64_t>(tensor::size_of(type));
-        launch(context, pass.name, &reduce_strided<Op>,
-               dim3(static_cast<unsigned>(ceil_div(part.numel, width)),
-                    static_cast<unsigned>(parts)),
-               kBlockThreads, 0,
-               moved(to, chunk * parts * to.step + offsets[1], sizeof(typename Op::Acc)),
-               static_cast<const void*>(static_cast<const std::byte*>(pass.x) +
-                                        (offsets[0] + moves[0]) * size),
-               type, moved(pass.with, offsets[2] + moves[1]), Loop<3>(part), Loop<3>(inside),
-               piece, lanes, apart, moves[2]);
+        launch(
+            context, pass.name, &reduce_strided<Op>,
+            dim3(static_cast<unsigned>(ceil_div(part.numel, width)), static_cast<unsigned>(parts)),
+            kBlockThreads, 0,
+            moved(to, chunk * parts * to.step + offsets[1], sizeof(typename Op::Acc)),
+            static_cast<const void*>(static_cast<const std::byte*>(pass.x) +
+                                     (offsets[0] + moves[0]) * size),
+            type, moved(pass.with, offsets[2] + moves[1]), Loop<3>(part), Loop<3>(inside), piece,
+            lanes, apart, moves[2]);
       });
       ++chunk;
     });
@@ -499,7 +524,8 @@ void fold_strided(const Context& context, const Reduce<typename Op::Value>& pass
 
 /// Reduces x, over the axes of size 1 in out.
 template <class Op>
-void fold(const char* name, const Tensor& out, const Tensor& x, const Tensor& with) {
+void fold(const char* name, const Tensor& out, const Tensor& x, const Tensor& with,
+          bool flip = false) {
   using V = typename Op::Value;
   constexpr bool kByElement = Op::kWith == With::Element;
   const Context context(out.device());
@@ -512,6 +538,7 @@ void fold(const char* name, const Tensor& out, const Tensor& x, const Tensor& wi
                        with.defined() ? static_cast<const V*>(with.data()) : nullptr,
                        out.data(),
                        out.type(),
+                       flip,
                        Iteration(x.shape(), strides, true)};
   bool fits = pass.loop.ndim > 0 && pass.loop.strides[0][pass.inner()] == 1, reduces = false;
   for (int d = 0; d < pass.loop.ndim; ++d) {
@@ -519,8 +546,10 @@ void fold(const char* name, const Tensor& out, const Tensor& x, const Tensor& wi
     fits &= !kByElement || pass.loop.strides[2][d] == pass.loop.strides[0][d];
   }
   if (kByElement)
-    fits &= (reinterpret_cast<std::uintptr_t>(pass.x) -
-             reinterpret_cast<std::uintptr_t>(pass.with)) % kPackBytes == 0;
+    fits &=
+        (reinterpret_cast<std::uintptr_t>(pass.x) - reinterpret_cast<std::uintptr_t>(pass.with)) %
+            kPackBytes ==
+        0;
   bool done = false;
   if (fits && reduces)
     visit(x.type(), [&](auto tag) {

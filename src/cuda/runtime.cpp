@@ -17,8 +17,6 @@ using tensor::detail::concat;
 
 namespace {
 
-constexpr int kMaxDevices = 64;
-
 struct Gpu {
   Properties properties{};
   IndexReport* report = nullptr;       // in host memory
@@ -99,7 +97,7 @@ bool is_sticky(cudaError_t status) {
   }
 }
 
-constinit thread_local std::array<cudaStream_t, kMaxDevices> streams{};
+constinit thread_local Streams streams{};
 constinit std::atomic<std::int64_t> launches = 0;
 
 }  // namespace
@@ -150,10 +148,7 @@ void check_alive(int index) {
 
 const Properties& properties(int index) { return gpu(index).properties; }
 
-cudaStream_t current_stream(int index) noexcept { return streams[static_cast<std::size_t>(index)]; }
-cudaStream_t exchange_stream(int index, cudaStream_t stream) noexcept {
-  return std::exchange(streams[static_cast<std::size_t>(index)], stream);
-}
+Streams& current_streams() noexcept { return streams; }
 
 Context::Context(tensor::Device device)
     : index(device.index), stream(current_stream(device.index)) {
@@ -174,9 +169,6 @@ std::int64_t launch_count() noexcept { return launches.load(std::memory_order_re
 void count_launch() noexcept { launches.fetch_add(1, std::memory_order_relaxed); }
 
 IndexReport* index_report(int index) { return gpu(index).report_seen; }
-
-bool is_capturing() noexcept { return false; }
-void check_not_capturing(const char*) {}
 
 void synchronize(const Context& context, const char* what) {
   check_not_capturing(what);

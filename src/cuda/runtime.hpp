@@ -2,6 +2,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -29,14 +30,16 @@ struct Properties {
 };
 const Properties& properties(int index);
 
-/// The stream that this thread's ops on a GPU go to.
-cudaStream_t current_stream(int index) noexcept;
-/// Sets it; the one before.
-cudaStream_t exchange_stream(int index, cudaStream_t stream) noexcept;
+inline constexpr int kMaxDevices = 64;
 
-/// True while a Graph captures what this thread does; `what` then throws if it would wait for the
-/// GPU.
-bool is_capturing() noexcept;
+/// The streams that this thread's ops go to, by GPU.
+using Streams = std::array<cudaStream_t, kMaxDevices>;
+Streams& current_streams() noexcept;
+inline cudaStream_t current_stream(int index) noexcept {
+  return current_streams()[static_cast<std::size_t>(index)];
+}
+
+/// Throws DeviceError while a Graph captures what this thread does: `what` cannot be part of it.
 void check_not_capturing(const char* what);
 
 /// Where an op runs: its GPU, which is the calling thread's current one while this lives, and the

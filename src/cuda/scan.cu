@@ -21,13 +21,11 @@ struct Whole {};
 
 template <class S>
 struct Scanned {
-  using In = S;
   using Out = S;
   using Sum = double;
 };
 template <>
 struct Scanned<Whole> {
-  using In = std::byte;  // the address counts in bytes
   using Out = std::int64_t;
   using Sum = std::int64_t;
 };
@@ -93,8 +91,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   std::int64_t offset[2] = {};
   if (row < rows.numel) rows.locate(row, offset);
   const std::int64_t begin = blockIdx.y * piece;
-  const std::int64_t count =
-      row >= rows.numel ? 0 : n - begin < piece ? n - begin : piece;
+  const std::int64_t count = row >= rows.numel ? 0 : n - begin < piece ? n - begin : piece;
   const std::int64_t source = offset[1] + begin * along;
   Out* const to = out + offset[0] + begin;
 
@@ -260,11 +257,11 @@ void run_cumsum(const Tensor& out, const Tensor& x, const Iteration& loop, int a
     in_steps<T>(context, loop.numel, parts, [&](T* sums, Step step) {
       std::int64_t done = 0;
       for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {
-        launch(context, "cumsum", &scan_rows<S>,
-               dim3(static_cast<unsigned>(ceil_div(part.numel, each)),
-                    static_cast<unsigned>(parts)),
-               kBlockThreads, 0, to + offsets[0], elements(offsets), Loop<2>(part), n, along,
-               piece, lanes, sums + done * parts, step);
+        launch(
+            context, "cumsum", &scan_rows<S>,
+            dim3(static_cast<unsigned>(ceil_div(part.numel, each)), static_cast<unsigned>(parts)),
+            kBlockThreads, 0, to + offsets[0], elements(offsets), Loop<2>(part), n, along, piece,
+            lanes, sums + done * parts, step);
         done += part.numel;
       });
     });
@@ -298,9 +295,8 @@ void cumsum(const Tensor& out, const Tensor& x, int axis) {
   const IntList strides[2] = {out.strides(), x.strides()};
   const Iteration loop(Shape(shape), strides, false);
   if (!tensor::is_floating(x.type())) return run_cumsum<Whole>(out, x, loop, axis);
-  visit_floating(x.type(), [&](auto tag) {
-    run_cumsum<typename decltype(tag)::Type>(out, x, loop, axis);
-  });
+  visit_floating(x.type(),
+                 [&](auto tag) { run_cumsum<typename decltype(tag)::Type>(out, x, loop, axis); });
 }
 
 }  // namespace lmp::cuda

@@ -133,6 +133,10 @@ struct Inputs {
   const S* at[Op::kInputs];
 };
 
+/// Slots of each input, or rows of columns, that a thread has in flight.
+template <class Op>
+inline constexpr int kInFlight = 4 / Op::kInputs;
+
 /// What a launch does of the work.
 enum class Step { All, Statistics, Results };
 
@@ -152,8 +156,7 @@ __device__ __forceinline__ Pack<S, kPackOf<S>> load_slot(const S* row, std::int6
     return *reinterpret_cast<const Pack<S, kN>*>(row + first);
   Pack<S, kN> pack;
 #pragma unroll
-  for (int k = 0; k < kN; ++k)
-    pack.at[k] = first + k >= 0 && first + k < n ? row[first + k] : fill;
+  for (int k = 0; k < kN; ++k) pack.at[k] = first + k >= 0 && first + k < n ? row[first + k] : fill;
   return pack;
 }
 template <class S>
@@ -258,7 +261,6 @@ __global__ void __launch_bounds__(kMostThreads)
 }
 
 inline constexpr int kRowThreads = 1024;
-inline constexpr int kSlotsInFlight = 4;
 
 /// Part y of row x, by a block. So many slots of each input as `held` stay in shared memory.
 /// `parts` has a statistic for each part.
@@ -281,14 +283,14 @@ __global__ void __launch_bounds__(kRowThreads)
   for (int i = 0; i < kInputs; ++i) from[i] = in.at[i] + offset[i + 1] + begin;
   const int before = before_row(from[0]);
   const std::int64_t slots = (before + count + kN - 1) / kN;
-  constexpr std::int64_t kStride = kRowThreads * kSlotsInFlight;
+  constexpr std::int64_t kStride = kRowThreads * kInFlight<Op>;
 
   // visit(slot, loaded) for the slots of this thread, several in flight.
   const auto over_slots = [&](bool again, auto&& visit_slot) {
     for (std::int64_t first = threadIdx.x; first < slots; first += kStride) {
-      Pack<S, kN> loaded[kSlotsInFlight][kInputs];
+      Pack<S, kN> loaded[kInFlight<Op>][kInputs];
 #pragma unroll
-      for (int j = 0; j < kSlotsInFlight; ++j) {
+      for (int j = 0; j < kInFlight<Op>; ++j) {
         const std::int64_t slot = first + j * kRowThreads;
         if (slot >= slots) continue;
 #pragma unroll
@@ -298,7 +300,7 @@ __global__ void __launch_bounds__(kRowThreads)
                              : load_slot(from[i], slot * kN - before, count, Op::fill());
       }
 #pragma unroll
-      for (int j = 0; j < kSlotsInFlight; ++j) {
+      for (int j = 0; j < kInFlight<Op>; ++j) {
         const std::int64_t slot = first + j * kRowThreads;
         if (slot < slots) visit_slot(slot, loaded[j]);
       }
@@ -373,16 +375,14 @@ __global__ void __launch_bounds__(kBlockThreads)
   std::int64_t offset[kOperands<Op>] = {};
   outer.locate(batch, offset);
   const std::int64_t begin = blockIdx.y * c.piece;
-  const std::int64_t end = left <= 0                        ? begin
-                           : c.rows - begin < c.piece ? c.rows
-                                                      : begin + c.piece;
+  const std::int64_t end = left <= 0 ? begin : c.rows - begin < c.piece ? c.rows : begin + c.piece;
 
   // visit_rows(first, elements) for the rows first, first + lanes, .. of this thread.
   const auto over_rows = [&](auto&& visit_rows) {
-    for (std::int64_t first = begin + lane; first < end; first += kSlotsInFlight * lanes) {
-      Pack<S, kN> loaded[kSlotsInFlight][kInputs];
+    for (std::int64_t first = begin + lane; first < end; first += kInFlight<Op> * lanes) {
+      Pack<S, kN> loaded[kInFlight<Op>][kInputs];
 #pragma unroll
-      for (int j = 0; j < kSlotsInFlight; ++j) {
+      for (int j = 0; j < kInFlight<Op>; ++j) {
         const std::int64_t row = first + j * lanes;
 #pragma unroll
         for (int i = 0; i < kInputs; ++i)
@@ -403,14 +403,14 @@ __global__ void __launch_bounds__(kBlockThreads)
       for (int k = 0; k < kN; ++k)
         if (k < left) stat[k] = Op::join(stat[k], mine[part * c.width + k]);
   } else {
-    over_rows([&](std::int64_t, const Pack<S, kN>(&loaded)[kSlotsInFlight][kInputs]) {
+    over_rows([&](std::int64_t, const Pack<S, kN>(&loaded)[kInFlight<Op>][kInputs]) {
 #pragma unroll
       for (int k = 0; k < kN; ++k) {
-        C x[kInputs][kSlotsInFlight];
+        C x[kInputs][kInFlight<Op>];
 #pragma unroll
         for (int i = 0; i < kInputs; ++i)
 #pragma unroll
-          for (int j = 0; j < kSlotsInFlight; ++j) x[i][j] = widen(loaded[j][i].at[k]);
+          for (int j = 0; j < kInFlight<Op>; ++j) x[i][j] = widen(loaded[j][i].at[k]);
         Op::add(stat[k], x, log);
       }
     });
@@ -431,9 +431,9 @@ __global__ void __launch_bounds__(kBlockThreads)
     }
   }
   if (step == Step::Statistics) return;
-  over_rows([&](std::int64_t first, const Pack<S, kN>(&loaded)[kSlotsInFlight][kInputs]) {
+  over_rows([&](std::int64_t first, const Pack<S, kN>(&loaded)[kInFlight<Op>][kInputs]) {
 #pragma unroll
-    for (int j = 0; j < kSlotsInFlight; ++j) {
+    for (int j = 0; j < kInFlight<Op>; ++j) {
       const std::int64_t row = first + j * lanes;
       if (row >= end) break;
       Pack<S, kN> made;
@@ -500,8 +500,7 @@ void run_rows(const Context& context, const char* name, S* out, const Inputs<Op,
   const auto kernel = &softmax_long<Op, S>;
   if (shared > 32768)
     check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize,
-                               static_cast<int>(room)),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(room)),
           name);
   const auto go = [&](typename Op::Stat* stats, Step step) {
     std::int64_t done = 0;
@@ -532,14 +531,14 @@ void run_columns(const Context& context, const char* name, S* out, const Inputs<
   const std::int64_t packs = ceil_div(loop.sizes[inner], kN);
   c.threads = power_above(packs, 8);
   while (c.threads < kTileThreads && c.threads < packs &&
-         n * c.threads < kSlotsInFlight * kBlockThreads)
+         n * c.threads < kInFlight<Op> * kBlockThreads)
     c.threads *= 2;
   const std::int64_t lanes = kBlockThreads / c.threads;
   const std::int64_t tiles = ceil_div(packs, c.threads),
                      blocks = loop.numel / loop.sizes[inner] * tiles;
   const std::int64_t wanted = properties(context.index).multiprocessors * 4 / blocks;
   std::int64_t parts =
-      std::clamp<std::int64_t>(std::min(wanted, n / (2 * kSlotsInFlight * lanes)), 1, kMostParts);
+      std::clamp<std::int64_t>(std::min(wanted, n / (2 * kInFlight<Op> * lanes)), 1, kMostParts);
   c.piece = ceil_div(n, parts);
   parts = ceil_div(n, c.piece);
   for (int i = 0; i < kOperands<Op>; ++i) {

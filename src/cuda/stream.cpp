@@ -1,8 +1,12 @@
+#include <algorithm>
 #include <mutex>
 #include <vector>
 
 #include "cuda/runtime.hpp"
 #include "lamppp/cuda.hpp"
+#include "lamppp/error.hpp"
+#include "tensor/backend.hpp"
+#include "tensor/queue.hpp"
 
 namespace lmp::cuda {
 
@@ -93,12 +97,67 @@ void Stream::wait(const Stream& other) const {
   check(cudaEventDestroy(event), "Stream::wait");
 }
 
+namespace {
+
+// What the numbers of tensor/queue.hpp stand for.
+struct Queues {
+  std::mutex mutex;
+  std::vector<Streams> known{Streams{}};
+};
+Queues& queues() {
+  static auto* const instance = new Queues;
+  return *instance;
+}
+
+std::uint16_t number_of(const Streams& streams) {
+  Queues& all = queues();
+  const std::lock_guard lock(all.mutex);
+  const auto found = std::find(all.known.begin(), all.known.end(), streams);
+  if (found != all.known.end()) return static_cast<std::uint16_t>(found - all.known.begin());
+  if (all.known.size() > UINT16_MAX)
+    throw DeviceError("StreamGuard: 65536 combinations of streams were current; use fewer streams");
+  all.known.push_back(streams);
+  return static_cast<std::uint16_t>(all.known.size() - 1);
+}
+
+// From here on memory may be used on several streams, which has to be noted.
+void begin_to_record() {
+  static const bool once = (record_events(true), true);
+  (void)once;
+}
+
+}  // namespace
+
+void change_queues(std::uint16_t to) {
+  Streams next;
+  {
+    Queues& all = queues();
+    const std::lock_guard lock(all.mutex);
+    next = all.known[to];
+  }
+  for (int i = 0; i < device_count(); ++i) {
+    const cudaStream_t before = current_stream(i), after = next[static_cast<std::size_t>(i)];
+    if (before == after) continue;
+    const Device device(tensor::DeviceType::CUDA, i);
+    Stream::wrap(after, device).wait(Stream::wrap(before, device));
+  }
+  current_streams() = next;
+  tensor::detail::current_queues = to;
+}
+
 StreamGuard::StreamGuard(Stream stream)
-    : stream_(std::move(stream)),
-      previous_(exchange_stream(stream_.device().index, of(stream_))) {}
+    : stream_(std::move(stream)), previous_(current_stream(stream_.device().index)) {
+  begin_to_record();
+  Streams next = current_streams();
+  next[static_cast<std::size_t>(stream_.device().index)] = of(stream_);
+  tensor::detail::current_queues = number_of(next);
+  current_streams() = next;
+}
 
 StreamGuard::~StreamGuard() {
-  exchange_stream(stream_.device().index, static_cast<cudaStream_t>(previous_));
+  Streams& streams = current_streams();
+  streams[static_cast<std::size_t>(stream_.device().index)] = static_cast<cudaStream_t>(previous_);
+  tensor::detail::current_queues = number_of(streams);  // known already
 }
 
 }  // namespace lmp::cuda

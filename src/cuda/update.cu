@@ -1,6 +1,7 @@
 #include <cmath>
 
 #include "cuda/backend.hpp"
+#include "cuda/capture.hpp"
 #include "cuda/launch.cuh"
 #include "cuda/types.cuh"
 
@@ -15,7 +16,8 @@ namespace {
 // Note [Optimisers on the GPU]
 // A launch takes the parameters that a table in the kernel's arguments has room for, as if they lay
 // one behind the other: each block finds the parameter it belongs to. Parameters of one type at one
-// step share a launch, as the numbers of the rule are the same for them.
+// step share a launch, as the numbers of the rule are the same for them. In a graph these numbers
+// lie on the GPU, and a small kernel makes them anew for each replay.
 
 constexpr int kThreads = 256, kFlying = 2;
 
@@ -51,6 +53,15 @@ struct Sgd {
   static constexpr const char* kName = "sgd_step";
   C lr, momentum, taken, decay, sign;
   bool nesterov;
+  static __host__ __device__ Sgd at(const SgdRule& rule, const Pace& pace) {
+    return {static_cast<C>(pace.lr),
+            static_cast<C>(rule.momentum),
+            static_cast<C>(1 - (pace.step == 1 ? 0 : rule.dampening)),
+            static_cast<C>(rule.weight_decay),
+            rule.maximize ? C{-1} : C{1},
+            rule.nesterov};
+  }
+  static bool same(std::int64_t a, std::int64_t b) { return (a == 1) == (b == 1); }
   __device__ __forceinline__ bool has_first() const { return momentum != 0; }
   __device__ __forceinline__ bool has_second() const { return false; }
   __device__ __forceinline__ void step(C& p, C g, C& m, C&) const {
@@ -67,6 +78,19 @@ template <class C>
 struct Adam {
   static constexpr const char* kName = "adam_step";
   C first_taken, second_kept, second_taken, eps, decay, kept, rate, root, sign;
+  static __host__ __device__ Adam at(const AdamRule& rule, const Pace& pace) {
+    const auto t = static_cast<double>(pace.step);
+    return {static_cast<C>(1 - rule.beta1),
+            static_cast<C>(rule.beta2),
+            static_cast<C>(1 - rule.beta2),
+            static_cast<C>(rule.eps),
+            static_cast<C>(rule.weight_decay),
+            static_cast<C>(1 - pace.lr * rule.decoupled_decay),
+            static_cast<C>(pace.lr / (1 - pow(rule.beta1, t))),
+            static_cast<C>(1 / sqrt(1 - pow(rule.beta2, t))),
+            rule.maximize ? C{-1} : C{1}};
+  }
+  static bool same(std::int64_t a, std::int64_t b) { return a == b; }
   __device__ __forceinline__ bool has_first() const { return true; }
   __device__ __forceinline__ bool has_second() const { return true; }
   __device__ __forceinline__ void step(C& p, C g, C& m, C& v) const {
@@ -83,8 +107,9 @@ __device__ __forceinline__ bool fits(const void* pointer, int bytes) {
 
 template <class S, class Rule>
 __global__ void __launch_bounds__(kThreads)
-    update(const __grid_constant__ Table table, const Rule rule) {
+    update(const __grid_constant__ Table table, const Rule given, const Rule* moving) {
   using C = Computed<S>;
+  const Rule rule = moving ? *moving : given;
   constexpr int kN = kPack<S>;
   int low = 0;
   for (int high = table.count; high - low > 1;) {
@@ -99,7 +124,7 @@ __global__ void __launch_bounds__(kThreads)
   const std::int64_t begin = std::int64_t{blockIdx.x - e.block} * kBlockElements<S>;
   const bool aligned = fits(p, sizeof(S) * kN) && fits(g, sizeof(S) * kN) &&
                        fits(first, sizeof(C) * kN) && fits(second, sizeof(C) * kN);
-  if (!aligned || begin + kBlockElements < S >> e.numel) {
+  if (!aligned || e.numel < begin + kBlockElements<S>) {
     for (int k = static_cast<int>(threadIdx.x); k < kBlockElements<S>; k += kThreads) {
       const std::int64_t i = begin + k;
       if (i >= e.numel) break;
@@ -143,17 +168,31 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-/// Updates the parameters of type S by rule_at(step), the same for all that same(step, other).
-template <class S, class Same, class RuleAt>
+template <class Rule, class Options>
+__global__ void move_on(Pace* pace, Rule* rule, const Options options) {
+  ++pace->step;
+  *rule = Rule::at(options, *pace);
+}
+
+/// Updates the parameters of type S by Rule::at(options, step), the same for all that
+/// Rule::same(step, other).
+template <class S, class Rule, class Options>
 void update_all(const Context& context, DataType type, const std::vector<ParameterUpdate>& updates,
-                Same&& same, RuleAt&& rule_at) {
-  using Rule = decltype(rule_at(std::int64_t{}));
-  static_assert(sizeof(Table) + sizeof(Rule) <= 4096);
+                const Options& options) {
+  static_assert(sizeof(Table) + sizeof(Rule) + sizeof(void*) <= 4096);
   Table table{};
   std::int64_t step = 0;
   const auto flush = [&] {
     if (table.count == 0) return;
-    launch(context, Rule::kName, &update<S, Rule>, table.blocks, kThreads, 0, table, rule_at(step));
+    const Rule rule = Rule::at(options, Pace{options.lr, step});
+    const Rule* moving = nullptr;
+    if (Capture* const capture = current_capture()) {
+      Pace* const pace = capture->keep_pace(Pace{options.lr, step - 1});
+      Rule* const place = capture->keep(rule);
+      launch(context, Rule::kName, &move_on<Rule, Options>, 1, 1, 0, pace, place, options);
+      moving = place;
+    }
+    launch(context, Rule::kName, &update<S, Rule>, table.blocks, kThreads, 0, table, rule, moving);
     table.count = 0;
     table.blocks = 0;
   };
@@ -162,7 +201,7 @@ void update_all(const Context& context, DataType type, const std::vector<Paramet
     const auto numel = static_cast<std::int64_t>(u.parameter.numel());
     const std::int64_t blocks = ceil_div(numel, kBlockElements<S>);
     if (table.count == Table::kMost || table.blocks + blocks > kLaunchElements ||
-        !same(u.step, step))
+        !Rule::same(u.step, step))
       flush();
     step = u.step;
     table.entries[table.count++] = {u.parameter.data(),
@@ -196,51 +235,25 @@ const Tensor* any_of(const std::vector<ParameterUpdate>& updates) {
   return nullptr;
 }
 
-}  // namespace
-
-void sgd_step(const std::vector<ParameterUpdate>& updates, const SgdRule& rule) {
+template <template <class> class Rule, class Options>
+void update_types(const std::vector<ParameterUpdate>& updates, const Options& options) {
   const Tensor* const any = any_of(updates);
   if (!any) return;
   const Context context(any->device());
   for_types(updates, [&](auto tag, DataType type) {
     using S = typename decltype(tag)::Type;
-    using C = Computed<S>;
-    update_all<S>(
-        context, type, updates,
-        [](std::int64_t step, std::int64_t other) { return (step == 1) == (other == 1); },
-        [&](std::int64_t step) {
-          return Sgd<C>{static_cast<C>(rule.lr),
-                        static_cast<C>(rule.momentum),
-                        static_cast<C>(1 - (step == 1 ? 0 : rule.dampening)),
-                        static_cast<C>(rule.weight_decay),
-                        rule.maximize ? C{-1} : C{1},
-                        rule.nesterov};
-        });
+    update_all<S, Rule<Computed<S>>>(context, type, updates, options);
   });
 }
 
+}  // namespace
+
+void sgd_step(const std::vector<ParameterUpdate>& updates, const SgdRule& rule) {
+  update_types<Sgd>(updates, rule);
+}
+
 void adam_step(const std::vector<ParameterUpdate>& updates, const AdamRule& rule) {
-  const Tensor* const any = any_of(updates);
-  if (!any) return;
-  const Context context(any->device());
-  for_types(updates, [&](auto tag, DataType type) {
-    using S = typename decltype(tag)::Type;
-    using C = Computed<S>;
-    update_all<S>(
-        context, type, updates, [](std::int64_t step, std::int64_t other) { return step == other; },
-        [&](std::int64_t step) {
-          const auto t = static_cast<double>(step);
-          return Adam<C>{static_cast<C>(1 - rule.beta1),
-                         static_cast<C>(rule.beta2),
-                         static_cast<C>(1 - rule.beta2),
-                         static_cast<C>(rule.eps),
-                         static_cast<C>(rule.weight_decay),
-                         static_cast<C>(1 - rule.lr * rule.decoupled_decay),
-                         static_cast<C>(rule.lr / (1 - std::pow(rule.beta1, t))),
-                         static_cast<C>(1 / std::sqrt(1 - std::pow(rule.beta2, t))),
-                         rule.maximize ? C{-1} : C{1}};
-        });
-  });
+  update_types<Adam>(updates, rule);
 }
 
 }  // namespace lmp::cuda

@@ -24,62 +24,82 @@ using tensor::detail::ProfileMark;
 
 namespace {
 
+/// An event, where a Profiler runs, and the table of the device that it is about. Tensors of GPUs
+/// are noted to be in use.
 class KernelScope {
  public:
   KernelScope(const char* name, DataType type, std::initializer_list<const Tensor*> tensors)
       : KernelScope(ProfileKind::Kernel, name, type, tensors) {}
   KernelScope(ProfileKind kind, const char* name, DataType type,
-              std::initializer_list<const Tensor*> tensors)
-      : mark_(begin(kind, name, true, type, {tensors.begin(), tensors.size()})) {}
+              std::initializer_list<const Tensor*> tensors) {
+    start(kind, name, true, type, {tensors.begin(), tensors.size()});
+  }
   KernelScope(ProfileKind kind, OpId op, DataType type, const Tensor& first, const Operand* in,
               int count, const Tensor* last = nullptr) {
     std::array<const Tensor*, 5> tensors{&first};
     std::size_t n = 1;
     for (int i = 0; i < count; ++i) tensors[n++] = in[i].tensor;
     if (last) tensors[n++] = last;
-    mark_ = begin(kind, table::pointwise_op(op).info.name, false, type, {tensors.data(), n});
+    start(kind, table::pointwise_op(op).info.name, false, type, {tensors.data(), n});
   }
   ~KernelScope() {
     if (mark_.session != 0) tensor::detail::profile_end(mark_);
   }
   KernelScope(const KernelScope&) = delete;
 
- private:
-  ProfileMark mark_;
-};
+  const Backend* operator->() const noexcept { return table_; }
+  void use(const Tensor* t) {
+#ifdef LAMPPP_HAVE_CUDA
+    if (!t || !t->defined() || t->device().type == tensor::DeviceType::CPU) return;
+    table_ = &cuda::backend;
+    cuda::note_use(*t);
+#else
+    (void)t;
+#endif
+  }
 
-const Backend& kernels() noexcept { return cpu::backend; }
+ private:
+  void start(ProfileKind kind, const char* name, bool copies_name, DataType type,
+             std::span<const Tensor* const> tensors) {
+    for (const Tensor* t : tensors) use(t);
+    if (tensor::detail::profile_session.load(std::memory_order_relaxed) != 0)
+      mark_ = begin(kind, name, copies_name, type, tensors);
+  }
+  const Backend* table_ = &cpu::backend;
+  ProfileMark mark_{};
+};
 
 void forward(OpId op, DataType compute, const Tensor& out, const Operand* in, int count) {
   const KernelScope scope(ProfileKind::Kernel, op, compute, out, in, count);
-  kernels().forward(op, compute, out, in, count);
+  scope->forward(op, compute, out, in, count);
 }
 
 void backward(OpId op, const GradientTarget* out, const Tensor& g, const Operand* in, int count,
               const Tensor& result) {
   // Operands that the gradient does not read stand there as the number 0.
-  const KernelScope scope(ProfileKind::BackwardKernel, op, g.type(), g, in, count, &result);
-  kernels().backward(op, out, g, in, count, result);
+  KernelScope scope(ProfileKind::BackwardKernel, op, g.type(), g, in, count, &result);
+  for (int i = 0; i < count; ++i) scope.use(out[i].tensor);
+  scope->backward(op, out, g, in, count, result);
 }
 
 void copy(const Tensor& to, const Tensor& from) {
   const KernelScope scope("copy", to.type(), {&to, &from});
-  kernels().copy(to, from);
+  scope->copy(to, from);
 }
 
 void upload(const Tensor& to, const void* from, std::size_t bytes) {
   const KernelScope scope("upload", to.type(), {&to});
-  kernels().upload(to, from, bytes);
+  scope->upload(to, from, bytes);
 }
 
 void download(void* to, const Tensor& from, std::size_t bytes) {
   const KernelScope scope("download", from.type(), {&from});
-  kernels().download(to, from, bytes);
+  scope->download(to, from, bytes);
 }
 
 void fill(const Tensor& to, Number value) {
   const KernelScope scope("fill", to.type(), {&to});
-  kernels().fill(to, value);
+  scope->fill(to, value);
 }
 
 void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
@@ -87,7 +107,7 @@ void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, cons
       "sum", "prod", "max", "min", "sum of squares", "sum of exp", "count", "sum of products"};
   const KernelScope scope(kNames[static_cast<std::size_t>(reduction)], out.type(),
                           {&out, &x, &with});
-  kernels().reduce(reduction, out, x, with);
+  scope->reduce(reduction, out, x, with);
 }
 
 void spread(table::Spread op, const Tensor& out, const Tensor& x, const Tensor& with,
@@ -97,96 +117,96 @@ void spread(table::Spread op, const Tensor& out, const Tensor& x, const Tensor& 
       "log_softmax gradient", "repeat"};
   const KernelScope scope(kNames[static_cast<std::size_t>(op)], out.type(),
                           {&out, &x, &with, &a, &b});
-  kernels().spread(op, out, x, with, a, b);
+  scope->spread(op, out, x, with, a, b);
 }
 
 void softmax(bool log, const Tensor& out, const Tensor& x, int axis) {
   const KernelScope scope(log ? "log_softmax" : "softmax", out.type(), {&out, &x});
-  kernels().softmax(log, out, x, axis);
+  scope->softmax(log, out, x, axis);
 }
 
 void softmax_gradient(bool log, const Tensor& out, const Tensor& y, const Tensor& g, int axis) {
   const KernelScope scope(log ? "log_softmax gradient" : "softmax gradient", out.type(),
                           {&out, &y, &g});
-  kernels().softmax_gradient(log, out, y, g, axis);
+  scope->softmax_gradient(log, out, y, g, axis);
 }
 
 void arg_extreme(bool largest, const Tensor& out, const Tensor& x, int axis) {
   const KernelScope scope(largest ? "argmax" : "argmin", x.type(), {&out, &x});
-  kernels().arg_extreme(largest, out, x, axis);
+  scope->arg_extreme(largest, out, x, axis);
 }
 
 void cumsum(const Tensor& out, const Tensor& x, int axis) {
   const KernelScope scope("cumsum", out.type(), {&out, &x});
-  kernels().cumsum(out, x, axis);
+  scope->cumsum(out, x, axis);
 }
 
 void matmul(const Tensor& out, const Tensor& a, const Tensor& b) {
   const KernelScope scope("matmul", out.type(), {&out, &a, &b});
-  kernels().matmul(out, a, b);
+  scope->matmul(out, a, b);
 }
 
 void linear(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias,
             OpId activation) {
   const KernelScope scope("linear", out.type(), {&out, &x, &weight, &bias});
-  kernels().linear(out, x, weight, bias, activation);
+  scope->linear(out, x, weight, bias, activation);
 }
 
 void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
                   const Tensor& index) {
   const KernelScope scope(op, out.type(), {&out, &x, &index});
-  kernels().index_select(op, out, x, axis, index);
+  scope->index_select(op, out, x, axis, index);
 }
 
 void index_add(const char* op, const Tensor& out, int axis, const Tensor& index,
                const Tensor& source) {
   const KernelScope scope(op, out.type(), {&out, &index, &source});
-  kernels().index_add(op, out, axis, index, source);
+  scope->index_add(op, out, axis, index, source);
 }
 
 void gather(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index) {
   const KernelScope scope(op, out.type(), {&out, &x, &index});
-  kernels().gather(op, out, x, axis, index);
+  scope->gather(op, out, x, axis, index);
 }
 
 void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, const Tensor& source,
              bool add) {
   const KernelScope scope(op, out.type(), {&out, &index, &source});
-  kernels().scatter(op, out, axis, index, source, add);
+  scope->scatter(op, out, axis, index, source, add);
 }
 
 void argsort(const Tensor& out, const Tensor& x, int axis, bool descending) {
   const KernelScope scope("argsort", x.type(), {&out, &x});
-  kernels().argsort(out, x, axis, descending);
+  scope->argsort(out, x, axis, descending);
 }
 
 std::size_t count_nonzero(const Tensor& x) {
   const KernelScope scope("count_nonzero", x.type(), {&x});
-  return kernels().count_nonzero(x);
+  return scope->count_nonzero(x);
 }
 
 void nonzero(const Tensor& out, const Tensor& x) {
   const KernelScope scope("nonzero", x.type(), {&out, &x});
-  kernels().nonzero(out, x);
+  scope->nonzero(out, x);
 }
 
 void random(Distribution distribution, const Tensor& out, std::uint64_t seed, std::uint64_t offset,
             double mean, double deviation) {
   const KernelScope scope(distribution == Distribution::Uniform ? "rand" : "randn", out.type(),
                           {&out});
-  kernels().random(distribution, out, seed, offset, mean, deviation);
+  scope->random(distribution, out, seed, offset, mean, deviation);
 }
 
 void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
                   std::uint64_t offset) {
   const KernelScope scope("random_words", DataType::Int32, {});
-  kernels().random_words(out, blocks, seed, offset);
+  scope->random_words(out, blocks, seed, offset);
 }
 
 void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits,
                    const Tensor& labels, const CrossEntropyOptions& options) {
   const KernelScope scope("cross_entropy", logits.type(), {&loss, &stats, &logits, &labels});
-  kernels().cross_entropy(loss, stats, logits, labels, options);
+  scope->cross_entropy(loss, stats, logits, labels, options);
 }
 
 void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& stats,
@@ -194,7 +214,7 @@ void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& st
                             const CrossEntropyOptions& options) {
   const KernelScope scope(ProfileKind::BackwardKernel, "cross_entropy", out.type(),
                           {&out, &g, &stats, &logits, &labels});
-  kernels().cross_entropy_backward(out, g, stats, logits, labels, options);
+  scope->cross_entropy_backward(out, g, stats, logits, labels, options);
 }
 
 constexpr const char* norm_name(bool centered) { return centered ? "layer_norm" : "rms_norm"; }
@@ -202,7 +222,7 @@ constexpr const char* norm_name(bool centered) { return centered ? "layer_norm" 
 void normalize(bool centered, const Tensor& out, const Tensor& stats, const Tensor& x,
                const Tensor& weight, const Tensor& bias, double eps) {
   const KernelScope scope(norm_name(centered), x.type(), {&out, &stats, &x, &weight, &bias});
-  kernels().normalize(centered, out, stats, x, weight, bias, eps);
+  scope->normalize(centered, out, stats, x, weight, bias, eps);
 }
 
 void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const Tensor& gb,
@@ -210,54 +230,72 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
                         const Tensor& weight) {
   const KernelScope scope(ProfileKind::BackwardKernel, norm_name(centered), g.type(),
                           {&gx, &gw, &gb, &g, &stats, &x, &weight});
-  kernels().normalize_backward(centered, gx, gw, gb, g, stats, x, weight);
+  scope->normalize_backward(centered, gx, gw, gb, g, stats, x, weight);
 }
 
 void dropout(const Tensor& out, const Tensor& x, double keep, std::uint64_t seed,
              std::uint64_t offset) {
   const KernelScope scope("dropout", x.type(), {&out, &x});
-  kernels().dropout(out, x, keep, seed, offset);
+  scope->dropout(out, x, keep, seed, offset);
 }
 
 // A step has as many tensors as a model has parameters: they are not listed.
+void use_all(KernelScope& scope, const std::vector<ParameterUpdate>& updates) {
+  for (const ParameterUpdate& u : updates)
+    for (const Tensor* t : {&u.parameter, &u.gradient, &u.first, &u.second}) scope.use(t);
+}
+
 void sgd_step(const std::vector<ParameterUpdate>& updates, const SgdRule& rule) {
-  const KernelScope scope("sgd_step", updates.front().parameter.type(), {});
-  kernels().sgd_step(updates, rule);
+  KernelScope scope("sgd_step", updates.front().parameter.type(), {});
+  use_all(scope, updates);
+  scope->sgd_step(updates, rule);
 }
 
 void adam_step(const std::vector<ParameterUpdate>& updates, const AdamRule& rule) {
-  const KernelScope scope("adam_step", updates.front().parameter.type(), {});
-  kernels().adam_step(updates, rule);
+  KernelScope scope("adam_step", updates.front().parameter.type(), {});
+  use_all(scope, updates);
+  scope->adam_step(updates, rule);
 }
 
 BadMatrix solve(const Tensor& out, const Tensor& a, const Tensor& b) {
   const KernelScope scope("solve", out.type(), {&out, &a, &b});
-  return kernels().solve(out, a, b);
+  return scope->solve(out, a, b);
 }
 
 BadMatrix inverse(const Tensor& out, const Tensor& a) {
   const KernelScope scope("inv", out.type(), {&out, &a});
-  return kernels().inverse(out, a);
+  return scope->inverse(out, a);
 }
 
 BadMatrix cholesky(const Tensor& out, const Tensor& a) {
   const KernelScope scope("cholesky", out.type(), {&out, &a});
-  return kernels().cholesky(out, a);
+  return scope->cholesky(out, a);
 }
 
 void determinant(bool log, const Tensor& out, const Tensor& a) {
   const KernelScope scope(log ? "slogdet" : "det", out.type(), {&out, &a});
-  kernels().determinant(log, out, a);
+  scope->determinant(log, out, a);
+}
+
+const Backend& table_of([[maybe_unused]] tensor::Device device) noexcept {
+#ifdef LAMPPP_HAVE_CUDA
+  if (device.type == tensor::DeviceType::CUDA) return cuda::backend;
+#endif
+  return cpu::backend;
 }
 
 // Allocation is passed on: what one table allocates the other frees.
 tensor::detail::Storage* allocate(std::size_t bytes, tensor::Device device) {
-  return kernels().allocate(bytes, device);
+  return table_of(device).allocate(bytes, device);
 }
-void deallocate(tensor::detail::Storage* storage) noexcept { kernels().deallocate(storage); }
-tensor::MemoryStats memory_stats(tensor::Device device) { return kernels().memory_stats(device); }
+void deallocate(tensor::detail::Storage* storage) noexcept {
+  table_of(storage->device).deallocate(storage);
+}
+tensor::MemoryStats memory_stats(tensor::Device device) {
+  return table_of(device).memory_stats(device);
+}
 void set_memory_limit(std::size_t bytes, tensor::Device device) {
-  kernels().set_memory_limit(bytes, device);
+  table_of(device).set_memory_limit(bytes, device);
 }
 
 }  // namespace

@@ -327,6 +327,9 @@ Profiler::Profiler(const ProfilerOptions& options) : recording_(std::make_unique
   recording_->start = now();
   profile_session = recording_->session;
   tensor::detail::cpu_backend = &profiler::kRecordingBackend;
+#ifdef LAMPPP_HAVE_CUDA
+  cuda::record_events(true);
+#endif
 }
 
 Profiler::~Profiler() {
@@ -342,6 +345,9 @@ void Profiler::stop() {
   Registry& r = registry();
   const std::lock_guard lock(r.mutex);
   tensor::detail::cpu_backend = &cpu::backend;
+#ifdef LAMPPP_HAVE_CUDA
+  cuda::record_events(false);
+#endif
   profile_session = 0;
   own.running = false;
   own.end = now();

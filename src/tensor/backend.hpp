@@ -148,6 +148,14 @@ extern const tensor::detail::Backend backend;
 namespace lmp::cuda {
 /// Throws DeviceError where there is no such GPU.
 const tensor::detail::Backend& backend_of(tensor::Device device);
+/// See tensor/queue.hpp.
+void change_queues(std::uint16_t queues);
+/// The GPUs' table, whatever backend_of() says at the moment.
+extern const tensor::detail::Backend backend;
+/// Notes that the ops of this thread use the tensor now, which another stream may have made.
+void note_use(const tensor::Tensor& x);
+/// While it is so, backend_of() is the table that records.
+void record_events(bool on) noexcept;
 /// Gives the memory that no tensor uses back to the driver, of every GPU that is in use.
 void empty_cache() noexcept;
 }  // namespace lmp::cuda

@@ -6,11 +6,22 @@
 #include "tensor/allocator.hpp"
 #include "tensor/backend.hpp"
 #include "tensor/format.hpp"
+#include "tensor/queue.hpp"
 
 namespace lmp::tensor {
 namespace detail {
 
 constinit std::atomic<const Backend*> cpu_backend{&cpu::backend};
+
+constinit thread_local std::uint16_t current_queues = 0;
+
+void change_queues(std::uint16_t queues) {
+#ifdef LAMPPP_HAVE_CUDA
+  cuda::change_queues(queues);
+#else
+  current_queues = queues;
+#endif
+}
 
 const Backend& other_backend(Device device) {
   if (device.type == DeviceType::CPU)

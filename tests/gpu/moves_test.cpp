@@ -178,7 +178,8 @@ TEST_F(GpuSharedIndexing, Reads) {
             {x, places(n, {501})});
       check("index_select",
             [=](const Tensors& in) {
-              return Tensors{lmp::index_select(lmp::permute(in[0], {2, 0, 1}), (axis + 1) % 3, in[1])};
+              return Tensors{
+                  lmp::index_select(lmp::permute(in[0], {2, 0, 1}), (axis + 1) % 3, in[1])};
             },
             {x, places(n, {7})});
       check("gather", [=](const Tensors& in) { return Tensors{lmp::gather(in[0], axis, in[1])}; },
