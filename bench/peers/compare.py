@@ -240,9 +240,16 @@ def main():
             if sys.stderr.isatty():
                 print(f"\r\033[K{threads}t {number + 1}/{len(ours.rows)} {key[0]}: {key[1]}", end="",
                       file=sys.stderr)
-            times[key] = {**row, "threads": threads,
-                          "times": measure(workers, key, options.rounds, options.seconds,
-                                           0.0 if threads == 1 else 0.012)}
+            try:
+                measured = measure(workers, key, options.rounds, options.seconds,
+                                   0.0 if threads == 1 else 0.012)
+            except RuntimeError as error:
+                print(f"left out: {key[0]}: {key[1]}: {error}", file=sys.stderr)
+                result.setdefault("errors", []).append([*key, str(error)])
+                if any(worker.process.poll() is not None for worker in workers.values()):
+                    raise
+                continue
+            times[key] = {**row, "threads": threads, "times": measured}
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr)
         bandwidth, peak = limits(times)
