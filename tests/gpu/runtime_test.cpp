@@ -178,7 +178,7 @@ TEST_F(GpuRuntime, DevicesDoNotMix) {
   const std::string message =
       message_of<DeviceError>([] { (void)(lmp::ones({2}, gpu()) + lmp::ones({2})); });
   EXPECT_TRUE(contains(message, "CUDA:0") && contains(message, "to(")) << message;
-  EXPECT_THROW(cuda::Stream(DeviceType::CPU), DeviceError);
+  EXPECT_THROW(cuda::Stream{DeviceType::CPU}, DeviceError);
 }
 
 }  // namespace
