@@ -291,6 +291,7 @@ int main(int argc, char** argv) {
   unary<Exp, double>(stride);
   unary<Log, double>(stride);
   unary<Sigmoid, double>(stride);
+  unary<Silu, double>(stride);
   unary<Softplus, double>(stride);
   return all_good ? 0 : 1;
 }

@@ -225,7 +225,8 @@ LMP_MATH_FN T sigmoid(T x) {
 }
 template <MathFloat T>
 LMP_MATH_FN T silu(T x) {
-  return x * sigmoid(x);
+  const T root = exp(x / 2);  // e^x itself may be less than a normal number where x e^x is not
+  return x < T{-80} ? x * root * root : x / (T{1} + exp(-x));
 }
 template <MathFloat T>
 LMP_MATH_FN T softplus(T x) {
@@ -343,6 +344,11 @@ LMP_MATH_FN double math_pow2(MathU64 shifted) {
   return __builtin_bit_cast(double, (shifted << 52) + (MathU64{1023} << 52));
 }
 
+/// p * 2^n, both normal numbers, or p with n = 0.
+LMP_MATH_FN float math_times_pow2(float p, MathU32 shifted) {
+  return __builtin_bit_cast(float, math_bits(p) + (shifted << 23));
+}
+
 /// p * 2^n, p near 1, in two steps, so that overflow and denormals come out rounded. |n| < 200.
 LMP_MATH_FN float math_scale(float p, MathU32 shifted) {
   const MathU32 half = shifted >> 1;
@@ -354,12 +360,14 @@ LMP_MATH_FN double math_scale(double p, MathU64 shifted) {
   return p * math_pow2(half) * math_pow2(shifted - half);
 }
 
-/// e^x = (1 + t) * 2^n, |x| < 110.
+/// e^x = (1 + t) * 2^n.
+template <MathFloat T>
 struct MathExp {
-  float t;
-  MathU32 shifted;  // the bits of n + kMathShift
+  T t;
+  decltype(math_bits(T{})) shifted;  // the bits of n + kMathShift, or kMathShift64
 };
-LMP_MATH_FN MathExp math_exp(float x) {
+/// |x| < 111.
+LMP_MATH_FN MathExp<float> math_exp(float x) {
   const float shifted = mul_add(x, static_cast<float>(kLog2E), kMathShift);
   const float n = shifted - kMathShift;
   // ln 2 = 355/512 - 2.12e-4: n times the first is exact.
@@ -367,9 +375,36 @@ LMP_MATH_FN MathExp math_exp(float x) {
   const float q = poly(r, 0.49999994F, 0.166665152F, 0.041668456F, 0.00836941879F, 0.00138131599F);
   return {mul_add(r * r, q, r), math_bits(shifted)};
 }
+/// |x| < 761.
+LMP_MATH_FN MathExp<double> math_exp(double x) {
+  const double shifted = mul_add(x, kLog2E, kMathShift64);
+  const double n = shifted - kMathShift64;
+  // The first part of ln 2 has 32 bits: n times it is exact.
+  const double r = mul_add(n, -1.90821492927058770002e-10, mul_add(n, -0x1.62e42feep-1, x));
+  const double q =
+      poly(r, 0.500000000000001, 0.16666666666666674, 0.041666666666520948, 0.0083333333333221269,
+           0.0013888888948140007, 0.00019841269886836392, 2.4801486965350888e-05,
+           2.7557242059340425e-06, 2.7632791582662315e-07, 2.511015434046186e-08);
+  return {mul_add(r * r, q, r), math_bits(shifted)};
+}
+/// e^x = value * scale for x <= 0 or NaN, value a normal number: x * value * scale is rounded once
+/// where it is less than that. The scale is 0 where it is below all numbers.
+template <MathFloat T>
+struct MathScaledExp {
+  T value;
+  T scale;
+};
+template <MathFloat T>
+LMP_MATH_FN MathScaledExp<T> math_exp_scaled(T x) {
+  constexpr T kLow = sizeof(T) == sizeof(float) ? T{-110} : T{-760};
+  const bool zero = x < kLow;
+  const MathExp<T> e = math_exp(zero ? kLow : x);
+  const auto half = e.shifted >> 1;
+  return {(T{1} + e.t) * math_pow2(half), zero ? T{0} : math_pow2(e.shifted - half)};
+}
 /// e^x, |x| < 87 or NaN.
 LMP_MATH_FN float math_exp_normal(float x) {
-  const MathExp e = math_exp(x);
+  const MathExp<float> e = math_exp(x);
   return (1.0F + e.t) * math_pow2(e.shifted);
 }
 
@@ -387,8 +422,8 @@ struct Near {
   LMP_MATH_FN operator float() const { return value; }
 };
 LMP_MATH_FN float exp(Near x) {
-  const MathExp e = math_exp(x.value);
-  return __builtin_bit_cast(float, math_bits(1.0F + e.t) + (e.shifted << 23));
+  const MathExp<float> e = math_exp(x.value);
+  return math_times_pow2(1.0F + e.t, e.shifted);
 }
 
 /// 2^t = s + s * p in double, p right to 2^-32: for float results where float arithmetic would lose
@@ -510,7 +545,7 @@ LMP_MATH_FN double math_asin(double x) {
 // -- Float --
 
 LMP_MATH_FN float exp(float x) {
-  const MathExp e = math_exp(math_clamp(x, -104.0F, 89.0F));
+  const MathExp<float> e = math_exp(math_clamp(x, -104.0F, 89.0F));
   return math_scale(1.0F + e.t, e.shifted);
 }
 LMP_MATH_FN float exp2(float x) {
@@ -555,29 +590,37 @@ LMP_MATH_FN float softplus(float x) {
   const double tail = math_log1p(math_exp2_value(fabs(wide) * -kLog2E));
   return static_cast<float>((wide < 0.0 ? 0.0 : wide) + tail);
 }
-/// 1 / (1 + e^-x), |x| <= kMathNearExp, within 1.7 ULP; kCareful corrects the sum as well, for what
-/// rounds once more.
-template <bool kCareful>
-LMP_MATH_FN float math_sigmoid(float x) {
-  const MathExp e = math_exp(-fabs(x));
+LMP_MATH_FN float sigmoid(Near x) {
+  const MathExp<float> e = math_exp(-fabs(x.value));
   const float s = math_pow2(e.shifted);
   const float d = mul_add(s, e.t, 1.0F + s);
   const float y = 1.0F / d;
-  // What the division (and the sum) lost is given back with t.
-  float rest = math_fused(-d, y, 1.0F);
-  if constexpr (kCareful) rest = mul_add(-mul_add(s, e.t, (1.0F + s) - d), y, rest);
-  const bool below = x < 0.0F;
+  const float rest = math_fused(-d, y, 1.0F);  // what the division lost is given back with t
+  const bool below = x.value < 0.0F;
   const float scaled = below ? s * y : y;
   return mul_add(scaled, below ? e.t + rest : rest, scaled);
 }
-LMP_MATH_FN float math_sigmoid_far(float x) { return x > 0.0F ? 1.0F : exp(x); }  // NaN too
-LMP_MATH_FN float sigmoid(Near x) { return math_sigmoid<false>(x.value); }
 LMP_MATH_FN float sigmoid(float x) {
-  return fabs(x) <= kMathNearExp ? math_sigmoid<false>(x) : math_sigmoid_far(x);
+  const float far = x > 0.0F ? 1.0F : exp(x);  // NaN too
+  return fabs(x) <= kMathNearExp ? sigmoid(Near{x}) : far;
 }
-LMP_MATH_FN float silu(Near x) { return x.value * math_sigmoid<true>(x.value); }
+LMP_MATH_FN float silu(Near near) {
+  const float x = near.value;
+  const MathExp<float> e = math_exp(-fabs(x));
+  const float s = math_pow2(e.shifted);
+  const float y = 1.0F / mul_add(s, e.t, 1.0F + s);
+  const float q = x * y;
+  const float qs = math_times_pow2(q, e.shifted);
+  const bool below = x < 0.0F;
+  // By what q, to be x / (1 + s + s t), is too large; (q - x) + qs is exact. Below 0 the numerator
+  // is x + x t.
+  const float rest = mul_add(below ? qs - x : qs, e.t, (q - x) + qs);
+  return math_times_pow2(mul_add(-rest, y, q), below ? e.shifted : 0U);
+}
 LMP_MATH_FN float silu(float x) {
-  return x * (fabs(x) <= kMathNearExp ? math_sigmoid<true>(x) : math_sigmoid_far(x));
+  const MathScaledExp<float> e = math_exp_scaled(x);
+  const float far = x > 0.0F ? x : x * e.value * e.scale;  // NaN too
+  return fabs(x) <= kMathNearExp ? silu(Near{x}) : far;
 }
 
 /// sin of x and `quarters` quarter turns, |x| <= kMathNearTurns: x less the nearest multiple of
@@ -712,16 +755,8 @@ LMP_MATH_FN float pow(float x, float y) {
 // -- Double --
 
 LMP_MATH_FN double exp(double x) {
-  const double t = math_clamp(x, -746.0, 710.0);
-  const double shifted = mul_add(t, kLog2E, kMathShift64);
-  const double n = shifted - kMathShift64;
-  // The first part of ln 2 has 32 bits: n times it is exact.
-  const double r = mul_add(n, -1.90821492927058770002e-10, mul_add(n, -0x1.62e42feep-1, t));
-  const double q =
-      poly(r, 0.500000000000001, 0.16666666666666674, 0.041666666666520948, 0.0083333333333221269,
-           0.0013888888948140007, 0.00019841269886836392, 2.4801486965350888e-05,
-           2.7557242059340425e-06, 2.7632791582662315e-07, 2.511015434046186e-08);
-  return math_scale(1.0 + mul_add(r * r, q, r), math_bits(shifted));
+  const MathExp<double> e = math_exp(math_clamp(x, -746.0, 710.0));
+  return math_scale(1.0 + e.t, e.shifted);
 }
 LMP_MATH_FN double log(double x) {
   const bool denormal = x < 0x1p-1022;
@@ -745,7 +780,10 @@ LMP_MATH_FN double sigmoid(double x) {
   const double e = exp(-fabs(x));
   return (x < 0.0 ? e : 1.0) / (1.0 + e);
 }
-LMP_MATH_FN double silu(double x) { return x * sigmoid(x); }
+LMP_MATH_FN double silu(double x) {
+  const MathScaledExp<double> e = math_exp_scaled(-fabs(x));
+  return (x < 0.0 ? x * e.value * e.scale : x) / mul_add(e.value, e.scale, 1.0);
+}
 LMP_MATH_FN double softplus(double x) { return maximum(x, 0.0) + log1p(exp(-fabs(x))); }
 LMP_MATH_FN double normal_cdf(double x) { return 0.5 * erfc(-kSqrtHalf * x); }
 LMP_MATH_FN double normal_density(double x) { return kOneOverSqrt2Pi * exp(-0.5 * x * x); }

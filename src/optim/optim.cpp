@@ -15,6 +15,7 @@ Optimizer::Optimizer(const char* name, std::vector<Variable> parameters, const c
     : name_(name), kept_names_{first, second}, parameters_(std::move(parameters)) {
   const std::string who = name;
   if (parameters_.empty()) throw ValueError(who + ": there are no parameters");
+  std::map<const void*, std::size_t> numbers;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const Variable& p = parameters_[i];
     if (!p.requires_grad() || !p.is_leaf())
@@ -22,12 +23,12 @@ Optimizer::Optimizer(const char* name, std::vector<Variable> parameters, const c
           who + ": parameter " + std::to_string(i) +
           (p.requires_grad() ? " is the result of an operation" : " does not require a gradient") +
           "; give leaves, made with Variable(tensor, true)");
-    for (std::size_t j = 0; j < i; ++j)
-      if (parameters_[j].data().data() == p.data().data() && p.numel() > 0 &&
-          parameters_[j].numel() > 0)
-        throw ValueError(who + ": parameters " + std::to_string(j) + " and " + std::to_string(i) +
-                         " are the same; give each once");
     updates_.push_back({.parameter = {}, .gradient = {}, .first = {}, .second = {}, .step = 0});
+    if (p.numel() == 0) continue;
+    const auto [same, is_new] = numbers.emplace(p.data().data(), i);
+    if (!is_new)
+      throw ValueError(who + ": parameters " + std::to_string(same->second) + " and " +
+                       std::to_string(i) + " are the same; give each once");
   }
 }
 
@@ -43,12 +44,14 @@ const std::vector<ParameterUpdate>& Optimizer::next_updates(int kept) {
     u.parameter = p.data();
     u.gradient = p.has_grad() ? p.grad() : Tensor();
     if (!p.has_grad()) continue;
-    ++u.step;
     Tensor* const states[2] = {&u.first, &u.second};
     for (int k = 0; k < kept; ++k)
-      if (states[k]->shape() != u.parameter.shape() || !states[k]->defined())
+      if (states[k]->shape() != u.parameter.shape() || !states[k]->defined()) {
         *states[k] = tensor::zeros(u.parameter.shape(), u.parameter.device(),
                                    tensor::update_state_type(u.parameter.type()));
+        u.step = 0;
+      }
+    ++u.step;
   }
   return updates_;
 }
@@ -107,6 +110,15 @@ void Optimizer::load_state(const std::map<std::string, Tensor>& state) {
       throw ValueError(std::string(name_) + "::load_state: there is nothing called \"" + name +
                        "\" here; the state is of another optimiser or other parameters");
   }
+  for (std::size_t i = 0; i < loaded.size(); ++i) {
+    const ParameterUpdate& u = loaded[i];
+    const bool kept = u.first.defined() || u.second.defined();
+    const bool whole = u.first.defined() && (u.second.defined() || kept_names_[1] == nullptr);
+    if (u.step < 0 || (kept && (u.step == 0 || !whole)))
+      throw ValueError(std::string(name_) + "::load_state: of the state of parameter " +
+                       std::to_string(i) + " a part is missing or its step is below 1; give all " +
+                       "that state() gave");
+  }
   updates_ = std::move(loaded);
 }
 
@@ -125,8 +137,14 @@ void SGD::step() {
       [&](const auto& updates) { tensor::sgd_step(updates, options_); });
 }
 
+Adam::Adam(const char* name, std::vector<Variable> parameters, const tensor::AdamRule& options)
+    : Optimizer(name, std::move(parameters), "first", "second"), options_(options) {}
+
 Adam::Adam(std::vector<Variable> parameters, const tensor::AdamRule& options)
-    : Optimizer("Adam", std::move(parameters), "first", "second"), options_(options) {}
+    : Adam("Adam", std::move(parameters), options) {}
+
+AdamW::AdamW(std::vector<Variable> parameters, const tensor::AdamRule& options)
+    : Adam("AdamW", std::move(parameters), options) {}
 
 void Adam::step() {
   const auto fraction = [](double beta) { return beta >= 0 && beta < 1; };

@@ -29,12 +29,13 @@ class LMP_API Optimizer {
   void zero_grad() const;
 
   /// A copy of everything that the next steps depend on beside the parameters and the options: for
-  /// parameter i "i.step", how many steps it took, and what is kept for it, under the names below.
-  /// What was not needed yet is not there.
+  /// parameter i what is kept for it, under the names below, and "i.step", how many steps that has
+  /// seen (where nothing is kept, how many the parameter took). What was not needed yet is not
+  /// there.
   std::map<std::string, Tensor> state() const;
   /// Takes over what state() gave; training goes on as if it had not stopped. Throws ValueError for
-  /// a name that no parameter has, ShapeError for a tensor of another shape (TypeError for a step
-  /// that is no integer); then nothing changed.
+  /// a name that no parameter has and for what is kept without its step, ShapeError for a tensor of
+  /// another shape (TypeError for a step that is no integer); then nothing changed.
   void load_state(const std::map<std::string, Tensor>& state);
 
  protected:
@@ -78,14 +79,14 @@ class LMP_API Optimizer {
 class LMP_API SGD : public Optimizer {
  public:
   /// Throws ValueError for no parameters or the same one twice, AutogradError for one that is no
-  /// leaf that requires a gradient. Parameters that overlap otherwise are a mistake that is not
-  /// looked for.
+  /// leaf that requires a gradient.
   explicit SGD(std::vector<Variable> parameters, const tensor::SgdRule& options = {});
   /// May be changed between steps, say by a learning-rate schedule.
   tensor::SgdRule& options() noexcept { return options_; }
-  /// Updates all parameters in place, each in one pass, and records nothing. Throws ValueError
-  /// where an option is out of its range: lr, momentum and weight_decay at least 0; nesterov needs
-  /// a momentum and no dampening.
+  /// Updates all parameters in place, each in one pass, and records nothing. A momentum that
+  /// is switched on between steps begins with the next gradient. Throws ValueError where an option
+  /// is out of its range: lr, momentum and weight_decay at least 0; nesterov needs a momentum and
+  /// no dampening. And as tensor::ops::sgd_step does, where parameters share elements.
   void step();
 
  private:
@@ -102,7 +103,12 @@ class LMP_API Adam : public Optimizer {
   tensor::AdamRule& options() noexcept { return options_; }
   /// Updates all parameters in place, each in one pass, and records nothing. Throws ValueError
   /// where an option is out of its range: lr, eps and the decays at least 0, the betas in [0, 1).
+  /// And as tensor::ops::adam_step does, where parameters share elements.
   void step();
+
+ protected:
+  /// For a class of another name, which messages show.
+  Adam(const char* name, std::vector<Variable> parameters, const tensor::AdamRule& options);
 
  private:
   tensor::AdamRule options_;
@@ -114,8 +120,7 @@ class LMP_API AdamW : public Adam {
  public:
   /// Throws as SGD does.
   explicit AdamW(std::vector<Variable> parameters,
-                 const tensor::AdamRule& options = {.decoupled_decay = 0.01})
-      : Adam(std::move(parameters), options) {}
+                 const tensor::AdamRule& options = {.decoupled_decay = 0.01});
 };
 
 /// Scales the gradients of the parameters, each listed once, in place and all by one factor, so
