@@ -76,7 +76,7 @@ class BlockLoop {
   void run() const {
     if (whole_ && block_ == kBlock) return run_whole();
     if (const int axis = panel_axis(); axis >= 0) return run_panels(axis);
-    if (scalar_rows_ || row_ >= (gathers() ? kLongRow : kBlock)) return run_rows();
+    if (scalar_rows_ || row_ >= (in_place_ || gathers() ? kLongRow : kBlock)) return run_rows();
     run_short_rows();
   }
 
@@ -106,7 +106,8 @@ class BlockLoop {
   };
 
   void call(void* const* pointers, std::int64_t n) const {
-    if (kernel_ != nullptr) return kernel_(context_, pointers, static_cast<std::size_t>(n));
+    if (kernel_ != nullptr)
+      return kernel_(context_, pointers, static_cast<std::size_t>(n), 1, nullptr);
     std::memcpy(pointers[0], pointers[1],
                 static_cast<std::size_t>(n) * tensor::size_of(operands_[0].compute));
   }
@@ -219,15 +220,21 @@ class BlockLoop {
       RowWalker walker(loop_, count_, begin / row_);
       std::int64_t column = begin % row_;
       if (in_place_) {
-        for (std::int64_t at = begin; at < end; walker.next()) {
+        std::int64_t steps[kMaxOperands] = {};
+        for (int i = 0; i < count_ && inner_ > 0; ++i)
+          steps[i] = loop_.strides[i][inner_ - 1] * operands_[i].size();
+        for (std::int64_t at = begin; at < end;) {
           const std::int64_t n = std::min(row_ - column, end - at);
-          void* pointers[kMaxOperands];
+          const std::int64_t rows = n < row_ ? 1 : std::min((end - at) / row_, walker.left());
+          void* pointers[kMaxOperands] = {};
           for (int i = 0; i < count_; ++i)
             pointers[i] =
                 operands_[i].data + (walker.offset(i) + column * stride_[i]) * operands_[i].size();
-          call(pointers, n);
-          at += n;
+          kernel_(context_, pointers, static_cast<std::size_t>(n), static_cast<std::size_t>(rows),
+                  steps);
+          at += n * rows;
           column = 0;
+          walker.next(rows);
         }
         return;
       }
