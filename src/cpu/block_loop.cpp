@@ -237,11 +237,10 @@ class BlockLoop {
 
   void take_rows(void* const* pointers, std::int64_t n, std::int64_t rows,
                  const std::int64_t* steps) const {
-    const auto length = static_cast<std::size_t>(n), count = static_cast<std::size_t>(rows);
-    if (kernel_ != nullptr) return kernel_(context_, pointers, length, count, steps);
+    if (kernel_ != nullptr)
+      return kernel_(context_, pointers, static_cast<std::size_t>(n),
+                     static_cast<std::size_t>(rows), steps);
     auto *to = static_cast<std::byte*>(pointers[0]), *from = static_cast<std::byte*>(pointers[1]);
-    if (operands_[1].native() && stride_[1] == 1)
-      return k_.copy_rows(to, from, length * tensor::size_of(operands_[0].type), count, steps);
     for (std::int64_t r = 0; r < rows; ++r)
       load(1, to + r * steps[0], from + r * steps[1], stride_[1], n);
   }

@@ -154,9 +154,6 @@ struct Kernels {
   LoadFn load[tensor::kDataTypeCount][kComputeTypes];
   StoreFn store[tensor::kDataTypeCount];  // from the compute type of the storage type
   TransposeFn transpose[4];               // by the binary logarithm of an element's size
-  /// Copies rows that are steps[0] and steps[1] bytes apart; not read where there is one.
-  void (*copy_rows)(void* out, const void* in, std::size_t bytes, std::size_t rows,
-                    const std::int64_t* steps);
   /// Copies around the caches where `out` is aligned for that, and has as many bytes at each of the
   /// `count` addresses `ahead` fetched meanwhile, so that memory is read while it is written. Other
   /// threads see the copy for certain after the fence.

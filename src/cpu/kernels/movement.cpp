@@ -131,7 +131,7 @@ void load_bits(T* out, const T* in, std::int64_t stride, std::size_t n) {
 }
 
 template <class To, class From>
-LMP_NARROW void load(void* out, const void* in, std::int64_t stride, std::size_t n) {
+void load(void* out, const void* in, std::int64_t stride, std::size_t n) {
   if constexpr (__is_same(To, From)) {
     using T = typename Bits<sizeof(To)>::Type;
     return load_bits(static_cast<T*>(out), static_cast<const T*>(in), stride, n);
@@ -142,7 +142,7 @@ LMP_NARROW void load(void* out, const void* in, std::int64_t stride, std::size_t
     std::size_t i = 0;
     if constexpr (__is_same(From, Half) && __is_same(To, float))
       for (; i + kHalves <= n; i += kHalves) widen_some(o + i, from + i);
-    LMP_VECTORIZE_LIGHT
+    LMP_VECTORIZE
     for (; i < n; ++i) o[i] = convert<To>(from[i]);
   } else if (stride == 0) {
     const To v = convert<To>(*from);

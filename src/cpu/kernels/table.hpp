@@ -21,15 +21,6 @@
 #define LMP_VECTORIZE_LIGHT _Pragma("GCC ivdep") _Pragma("GCC unroll 4")
 #endif
 
-// GCC takes vectors of 512 bits for AVX-512, which move memory more slowly than those of 256 on
-// some of its CPUs: a tenth out of the third-level cache, several times where inputs and outputs
-// lie a few lines from the same place in their pages.
-#if defined(__AVX512F__) && !defined(__clang__)
-#define LMP_NARROW [[gnu::target("prefer-vector-width=256")]]
-#else
-#define LMP_NARROW
-#endif
-
 namespace lmp::cpu::LMP_ISA {
 
 #include "ops/math.hpp"

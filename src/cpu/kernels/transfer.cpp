@@ -33,26 +33,6 @@ void transpose_panel(void* out, Index out_row, const void* in, Index in_col, Ind
     for (Index r = 0; r < rows; ++r) to[r * out_row + done] = from[done * in_col + r];
 }
 
-void copy_rows(void* out, const void* in, std::size_t bytes, std::size_t rows,
-               const std::int64_t* steps) {
-  // Wider ones are slower out of the third-level cache on some CPUs.
-  using Part = VectorOf<char, 32>::Type;
-  auto* to = static_cast<char*>(out);
-  const auto* from = static_cast<const char*>(in);
-  for (;;) {
-    std::size_t i = 0;
-    for (; i + 4 * sizeof(Part) <= bytes; i += 4 * sizeof(Part)) {
-      Part parts[4];
-      __builtin_memcpy(parts, from + i, sizeof parts);
-      __builtin_memcpy(to + i, parts, sizeof parts);
-    }
-    __builtin_memcpy(to + i, from + i, bytes - i);
-    if (--rows == 0) return;
-    to += steps[0];
-    from += steps[1];
-  }
-}
-
 void stream_fence() {
 #if defined(__x86_64__)
   _mm_sfence();
@@ -97,7 +77,6 @@ void fill_transfer(Kernels& kernels) {
   kernels.transpose[1] = &transpose_panel<std::uint16_t>;
   kernels.transpose[2] = &transpose_panel<std::uint32_t>;
   kernels.transpose[3] = &transpose_panel<std::uint64_t>;
-  kernels.copy_rows = &copy_rows;
   kernels.stream = &stream;
   kernels.stream_fence = &stream_fence;
 }
