@@ -57,7 +57,11 @@ struct Lamppp {
     return lmp::cross_entropy(logits, labels);
   }
 #ifdef LAMPPP_HAVE_CUDA
-  static void tf32(bool allowed) { lmp::cuda::allow_tf32(allowed); }
+  static void tf32(bool allowed) {
+    using lmp::cuda::MatmulPrecision;
+    lmp::cuda::set_float32_matmul_precision(allowed ? MatmulPrecision::High
+                                                    : MatmulPrecision::Highest);
+  }
 #endif
   /// AdamW with gradients that stay as they are.
   class AdamW {

@@ -23,6 +23,11 @@ void check_gpu(tensor::Device device, const char* what);
 /// Throws DeviceLostError where an earlier failure has made the GPU useless.
 void check_alive(int index);
 
+/// How often a GPU was reset: what was made before is of no use.
+int generation(int index) noexcept;
+/// Forgets what is known of a GPU, in a new generation.
+void forget_gpu(int index) noexcept;
+
 /// What launches look up of a GPU.
 struct Properties {
   int multiprocessors;
@@ -74,7 +79,6 @@ class Scratch {
   }
 
  private:
-  int index_;
   Memory memory_;
 };
 

@@ -181,5 +181,30 @@ TEST_F(GpuRuntime, DevicesDoNotMix) {
   EXPECT_THROW(cuda::Stream{DeviceType::CPU}, DeviceError);
 }
 
+TEST_F(GpuRuntime, CopiesFromTheHostOfAnySize) {
+  for (const std::int64_t n : {1, 1000, 100000, 1 << 20, 3 << 20}) {
+    const Tensor x = lmp::arange(0, n).astype(DataType::Float32);
+    std::vector<Tensor> there;
+    for (int k = 0; k < 20; ++k) there.push_back((x + k).to(gpu()));
+    for (int k = 0; k < 20; ++k)
+      ASSERT_TRUE(same(x + k, there[static_cast<std::size_t>(k)])) << n << ' ' << k;
+  }
+}
+
+TEST_F(GpuRuntime, ZResetStartsAnew) {
+  const Tensor lost = lmp::ones({4}, gpu());
+  cuda::Graph graph;
+  graph.capture([&] { lost += 1; });
+  cuda::reset_device();
+  const std::string message = message_of<DeviceLostError>([&] { (void)(lost + 1); });
+  EXPECT_TRUE(contains(message, "reset")) << message;
+  EXPECT_THROW((void)lost.to_vector<float>(), DeviceLostError);
+  EXPECT_THROW(graph.replay(), DeviceLostError);
+  const Variable x(lmp::ones({64, 64}, gpu()), true);
+  lmp::sum(lmp::matmul(x, x)).backward();
+  EXPECT_EQ(x.grad().index({0, 0}), 128);
+  EXPECT_THROW((void)cuda::Stream(Device(DeviceType::CUDA, 63)), DeviceError);
+}
+
 }  // namespace
 }  // namespace lmp::testing
