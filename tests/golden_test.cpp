@@ -218,16 +218,18 @@ std::map<std::string, Function> functions() {
   using lmp::optim::Adam, lmp::optim::AdamW, lmp::optim::SGD;
   const auto sgd = [](const lmp::SgdRule& rule) { return CALL(trained<SGD>(rule, x)); };
   const auto adam = [](const lmp::AdamRule& rule) { return CALL(trained<Adam>(rule, x)); };
-  const auto adamw = [](const lmp::AdamRule& rule) { return CALL(trained<AdamW>(rule, x)); };
+  const auto adamw = [](const lmp::optim::AdamWOptions& rule) {
+    return CALL(trained<AdamW>(rule, x));
+  };
   f["sgd"] = sgd({.lr = 0.1});
   f["sgd_momentum"] = sgd({.lr = 0.1, .momentum = 0.9, .dampening = 0.25, .weight_decay = 0.05});
   f["sgd_nesterov"] = sgd({.lr = 0.05, .momentum = 0.8, .weight_decay = 0.1, .nesterov = true});
   f["adam"] = adam({.lr = 0.1});
   f["adam_options"] =
       adam({.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .weight_decay = 0.1});
-  f["adamw"] = adamw({.lr = 0.1, .decoupled_decay = 0.01});
+  f["adamw"] = adamw({.lr = 0.1});
   f["adamw_options"] =
-      adamw({.lr = 0.05, .beta1 = 0.7, .beta2 = 0.9, .eps = 1e-4, .decoupled_decay = 0.2});
+      adamw({.lr = 0.05, .beta1 = 0.7, .beta2 = 0.9, .eps = 1e-4, .weight_decay = 0.2});
   f["clip_grad_norm"] = CALL(clipped(x, 2.5));
   f["clip_grad_norm_below"] = CALL(clipped(x, 100));
   return f;

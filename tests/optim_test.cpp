@@ -92,7 +92,7 @@ TEST(Optim, StepsFollowTheFormulas) {
         type, tolerance,
         [](const Variable& x) {
           return std::make_unique<AdamW>(std::vector{x},
-                                         lmp::AdamRule{.lr = 0.02, .decoupled_decay = 0.3});
+                                         lmp::optim::AdamWOptions{.lr = 0.02, .weight_decay = 0.3});
         },
         [](Reference& r, double g) { r.adam(g, 0.02, 0, 0.3); });
   }
@@ -117,12 +117,13 @@ TEST(Optim, FindsTheMinimum) {
 
 TEST(Optim, LeavesOutWhatHasNoGradient) {
   Variable used(lmp::ones({2}), true), unused(lmp::ones({2}), true);
-  AdamW adam({used, unused}, {.lr = 0.1, .decoupled_decay = 0.5});
+  AdamW adam({used, unused}, {.lr = 0.1, .weight_decay = 0.5});
   lmp::sum(used).backward();
   adam.step();
   EXPECT_EQ(unused.data().index({0}), 1);
   EXPECT_LT(used.data().index({0}), 1);
   EXPECT_FALSE(unused.has_grad());
+  EXPECT_EQ(AdamW({used}, {.lr = 0.1}).options().decoupled_decay, 0.01);
   EXPECT_EQ(adam.state().at("0.step").item(), 1);
   EXPECT_EQ(adam.state().at("1.step").item(), 0);
   adam.zero_grad();
@@ -314,7 +315,7 @@ const Kind kKinds[] = {
     kind<SGD>("momentum", lmp::SgdRule{.lr = 0.05, .momentum = 0.9, .weight_decay = 1e-4}),
     kind<SGD>("Nesterov", lmp::SgdRule{.lr = 0.05, .momentum = 0.9, .nesterov = true}),
     kind<Adam>("Adam", lmp::AdamRule{.lr = 0.05}),
-    kind<AdamW>("AdamW", lmp::AdamRule{.lr = 0.05, .decoupled_decay = 1e-3})};
+    kind<AdamW>("AdamW", lmp::optim::AdamWOptions{.lr = 0.05, .weight_decay = 1e-3})};
 
 // A perceptron that learns a product of two numbers.
 struct Model {

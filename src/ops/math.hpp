@@ -590,33 +590,25 @@ LMP_MATH_FN float softplus(float x) {
   const double tail = math_log1p(math_exp2_value(fabs(wide) * -kLog2E));
   return static_cast<float>((wide < 0.0 ? 0.0 : wide) + tail);
 }
-LMP_MATH_FN float sigmoid(Near x) {
-  const MathExp<float> e = math_exp(-fabs(x.value));
+/// a / (1 + e^-x), rounded once.
+LMP_MATH_FN float math_logistic(float a, float x) {
+  const MathExp<float> e = math_exp(-fabs(x));
   const float s = math_pow2(e.shifted);
-  const float d = mul_add(s, e.t, 1.0F + s);
-  const float y = 1.0F / d;
-  const float rest = math_fused(-d, y, 1.0F);  // what the division lost is given back with t
-  const bool below = x.value < 0.0F;
-  const float scaled = below ? s * y : y;
-  return mul_add(scaled, below ? e.t + rest : rest, scaled);
+  const float y = 1.0F / mul_add(s, e.t, 1.0F + s);
+  const float q = a * y;
+  const float qs = math_times_pow2(q, e.shifted);
+  const bool below = x < 0.0F;
+  // By what q, to be a / (1 + s + s t), is too large; (q - a) + qs is exact. Below 0 the numerator
+  // is a + a t.
+  const float rest = mul_add(below ? qs - a : qs, e.t, (q - a) + qs);
+  return math_times_pow2(mul_add(-rest, y, q), below ? e.shifted : 0U);
 }
+LMP_MATH_FN float sigmoid(Near x) { return math_logistic(1.0F, x.value); }
 LMP_MATH_FN float sigmoid(float x) {
   const float far = x > 0.0F ? 1.0F : exp(x);  // NaN too
   return fabs(x) <= kMathNearExp ? sigmoid(Near{x}) : far;
 }
-LMP_MATH_FN float silu(Near near) {
-  const float x = near.value;
-  const MathExp<float> e = math_exp(-fabs(x));
-  const float s = math_pow2(e.shifted);
-  const float y = 1.0F / mul_add(s, e.t, 1.0F + s);
-  const float q = x * y;
-  const float qs = math_times_pow2(q, e.shifted);
-  const bool below = x < 0.0F;
-  // By what q, to be x / (1 + s + s t), is too large; (q - x) + qs is exact. Below 0 the numerator
-  // is x + x t.
-  const float rest = mul_add(below ? qs - x : qs, e.t, (q - x) + qs);
-  return math_times_pow2(mul_add(-rest, y, q), below ? e.shifted : 0U);
-}
+LMP_MATH_FN float silu(Near x) { return math_logistic(x.value, x.value); }
 LMP_MATH_FN float silu(float x) {
   const MathScaledExp<float> e = math_exp_scaled(x);
   const float far = x > 0.0F ? x : x * e.value * e.scale;  // NaN too

@@ -143,8 +143,14 @@ Adam::Adam(const char* name, std::vector<Variable> parameters, const tensor::Ada
 Adam::Adam(std::vector<Variable> parameters, const tensor::AdamRule& options)
     : Adam("Adam", std::move(parameters), options) {}
 
-AdamW::AdamW(std::vector<Variable> parameters, const tensor::AdamRule& options)
-    : Adam("AdamW", std::move(parameters), options) {}
+AdamW::AdamW(std::vector<Variable> parameters, const AdamWOptions& options)
+    : Adam("AdamW", std::move(parameters),
+           {.lr = options.lr,
+            .beta1 = options.beta1,
+            .beta2 = options.beta2,
+            .eps = options.eps,
+            .decoupled_decay = options.weight_decay,
+            .maximize = options.maximize}) {}
 
 void Adam::step() {
   const auto fraction = [](double beta) { return beta >= 0 && beta < 1; };

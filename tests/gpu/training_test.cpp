@@ -237,7 +237,7 @@ TEST_F(GpuOptimizers, FollowTheCpu) {
   });
   check("AdamW", [](const Inputs& p) {
     return std::make_unique<optim::AdamW>(
-        p, AdamRule{.lr = 0.01, .decoupled_decay = 0.1, .maximize = true});
+        p, optim::AdamWOptions{.lr = 0.01, .weight_decay = 0.1, .maximize = true});
   });
 }
 

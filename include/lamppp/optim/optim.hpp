@@ -114,13 +114,23 @@ class LMP_API Adam : public Optimizer {
   tensor::AdamRule options_;
 };
 
+/// What an AdamW is made with; the decay is there whatever else is named.
+struct AdamWOptions {
+  double lr = 0.001;           ///< learning rate
+  double beta1 = 0.9;          ///< of the first moment
+  double beta2 = 0.999;        ///< of the second moment
+  double eps = 1e-8;           ///< added to the root of the second moment
+  double weight_decay = 0.01;  ///< decoupled: p shrinks by lr times this in front of the step
+  bool maximize = false;       ///< goes uphill
+};
+
 /// Adam with decoupled weight decay (Loshchilov and Hutter, "Decoupled weight decay
-/// regularization", ICLR 2019): Adam whose options().decoupled_decay is 0.01 to begin with.
+/// regularization", ICLR 2019): Adam whose options().decoupled_decay is what is given as
+/// weight_decay.
 class LMP_API AdamW : public Adam {
  public:
   /// Throws as SGD does.
-  explicit AdamW(std::vector<Variable> parameters,
-                 const tensor::AdamRule& options = {.decoupled_decay = 0.01});
+  explicit AdamW(std::vector<Variable> parameters, const AdamWOptions& options = {});
 };
 
 /// Scales the gradients of the parameters, each listed once, in place and all by one factor, so
