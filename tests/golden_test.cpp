@@ -93,7 +93,7 @@ Tensor clipped(const std::vector<X>& x, double max_norm) {
     parameters.emplace_back(lmp::zeros_like(value_of(g)), true);
     parameters.back().incr_grad(value_of(g));
   }
-  const double norm = lmp::optim::clip_grad_norm(parameters, max_norm);
+  const double norm = lmp::optim::clip_grad_norm(parameters, max_norm).item();
   std::vector<Tensor> out;
   for (const Variable& p : parameters) out.push_back(p.grad().flatten().astype(DataType::Float64));
   out.push_back(lmp::full({1}, norm, DeviceType::CPU, DataType::Float64));

@@ -70,6 +70,21 @@ class LMP_API StreamGuard {
   void* previous_;
 };
 
+/// While one is alive, its GPU is the current one of the CUDA runtime on this thread, for CUDA code
+/// that the program has of its own. Ops of Lamp++ go to where their tensors are, and leave it.
+class LMP_API DeviceGuard {
+ public:
+  /// DeviceError where there is no such GPU.
+  explicit DeviceGuard(tensor::Device device);
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+  /// Makes the one before it the current one.
+  ~DeviceGuard();
+
+ private:
+  int previous_ = 0;
+};
+
 /// A training step, or any other work of a GPU, recorded once and run again at the cost of a single
 /// launch:
 ///

@@ -222,9 +222,25 @@ void move_part(const Context& context, T* to, const T* from, const Iteration& pa
 
 }  // namespace
 
+namespace {
+
+// From another GPU: after what was given to that one's stream, which then waits until it is read.
+void copy_across(const Tensor& to, const Tensor& from) {
+  const Stream here = Stream::current(to.device()), there = Stream::current(from.device());
+  here.wait(there);
+  const Context context(to.device());
+  check(cudaMemcpyAsync(to.data(), from.data(), to.numel() * tensor::size_of(to.type()),
+                        cudaMemcpyDefault, context.stream),
+        "copy");
+  there.wait(here);
+}
+
+}  // namespace
+
 void copy(const Tensor& to, const Tensor& from) {
   const auto numel = static_cast<std::int64_t>(to.numel());
   if (numel == 0) return;
+  if (to.device() != from.device()) return copy_across(to, from);
   const Context context(to.device());
   if (to.type() == from.type() && to.is_contiguous() && from.is_contiguous()) {
     if (to.data() == from.data()) return;

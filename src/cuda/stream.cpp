@@ -173,6 +173,14 @@ void reset_device(Device device) {
   check(status, "reset_device");
 }
 
+DeviceGuard::DeviceGuard(Device device) {
+  check_gpu(device, "DeviceGuard");
+  check(cudaGetDevice(&previous_), "DeviceGuard");
+  check(cudaSetDevice(device.index), "DeviceGuard");
+}
+
+DeviceGuard::~DeviceGuard() { cudaSetDevice(previous_); }
+
 StreamGuard::StreamGuard(Stream stream)
     : stream_(std::move(stream)), previous_(current_stream(stream_.device().index)) {
   begin_to_record();

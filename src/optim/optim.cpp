@@ -163,22 +163,27 @@ void Adam::step() {
   run(2, [&](const auto& updates) { tensor::adam_step(updates, options_); });
 }
 
-double clip_grad_norm(const std::vector<Variable>& parameters, double max_norm) {
+Tensor clip_grad_norm(const std::vector<Variable>& parameters, double max_norm) {
   if (!(max_norm > 0))
     throw ValueError("clip_grad_norm: max_norm is " + std::to_string(max_norm) +
                      ", it has to be above 0");
-  double squares = 0;
+  Tensor squares;
   for (const Variable& p : parameters) {
     if (!p.has_grad()) continue;
-    const double norm = tensor::norm(p.grad().astype(tensor::DataType::Float64)).item();
-    squares += norm * norm;
+    const Tensor own = tensor::sum(tensor::square(p.grad().astype(tensor::DataType::Float64)));
+    squares = squares.defined() ? squares + own.to(squares.device()) : own;
   }
-  const double total = std::sqrt(squares);
-  if (!std::isfinite(total) || total <= max_norm) return total;
+  if (!squares.defined()) return tensor::zeros({}, {}, tensor::DataType::Float64);
+  const Tensor total = tensor::sqrt(squares);
+  const bool is_cpu = total.device().type == tensor::DeviceType::CPU;
+  if (is_cpu && !(total.item() > max_norm && std::isfinite(total.item()))) return total;
+  // On a GPU nothing waits to see whether there is something to scale.
+  const Tensor large = tensor::logical_and(total > max_norm, tensor::isfinite(total));
+  const Tensor factor = tensor::where(large, max_norm / total, 1);
   for (const Variable& p : parameters) {
     if (!p.has_grad()) continue;
-    Tensor gradient = p.grad();
-    gradient *= max_norm / total;
+    const Tensor gradient = p.grad();
+    gradient *= factor.to(gradient.device()).astype(tensor::update_state_type(gradient.type()));
   }
   return total;
 }

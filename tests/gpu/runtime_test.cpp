@@ -181,6 +181,18 @@ TEST_F(GpuRuntime, DevicesDoNotMix) {
   EXPECT_THROW(cuda::Stream{DeviceType::CPU}, DeviceError);
 }
 
+TEST_F(GpuRuntime, SeveralGpusAtOnce) {
+  if (cuda::device_count() < 2) GTEST_SKIP() << "there is one GPU";
+  const Device first(DeviceType::CUDA, 0), second(DeviceType::CUDA, 1);
+  const Variable x(lmp::full({1000}, 2.0, first), true);
+  const Variable there = x.to(second);
+  const cuda::DeviceGuard guard(second);
+  lmp::sum(there * there).backward();
+  EXPECT_EQ(x.grad().device(), first);
+  EXPECT_EQ(x.grad().index({7}), 4);
+  EXPECT_THROW((void)(x + there), DeviceError);
+}
+
 TEST_F(GpuRuntime, CopiesFromTheHostOfAnySize) {
   for (const std::int64_t n : {1, 1000, 100000, 1 << 20, 3 << 20}) {
     const Tensor x = lmp::arange(0, n).astype(DataType::Float32);

@@ -135,9 +135,9 @@ class LMP_API AdamW : public Adam {
 
 /// Scales the gradients of the parameters, each listed once, in place and all by one factor, so
 /// that their norm taken together is at most `max_norm` (R. Pascanu, T. Mikolov and Y. Bengio, "On
-/// the difficulty of training recurrent neural networks", ICML 2013). Returns what the norm was;
-/// where that is not finite nothing is scaled. It is computed in Float64. Throws ValueError where
-/// max_norm is not above 0.
-LMP_API double clip_grad_norm(const std::vector<Variable>& parameters, double max_norm);
+/// the difficulty of training recurrent neural networks", ICML 2013). Returns what the norm was,
+/// in Float64 where the first gradient is; where that is not finite nothing is scaled. On a GPU
+/// nothing waits for it. Throws ValueError where max_norm is not above 0.
+LMP_API tensor::Tensor clip_grad_norm(const std::vector<Variable>& parameters, double max_norm);
 
 }  // namespace lmp::optim
