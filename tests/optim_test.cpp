@@ -252,6 +252,60 @@ TEST(Optim, SaysWhatIsWrong) {
   refuses(adam({.decoupled_decay = -1}));
 }
 
+TEST(Optim, MastersAddUpWhatIsTooSmallForHalves) {
+  const auto train = [](auto make, DataType type, bool restored) {
+    Variable x(lmp::full({40}, 1.0).astype(type), true);
+    auto optimizer = make(x);
+    for (int step = 0; step < 200; ++step) {
+      optimizer->zero_grad();
+      x.incr_grad(lmp::full({40}, 0.5).astype(type));
+      optimizer->step();
+      if (restored && step == 99) {
+        const auto state = optimizer->state();
+        EXPECT_EQ(state.at("0.master").type(), DataType::Float32);
+        optimizer = make(x);
+        optimizer->load_state(state);
+      }
+    }
+    return x.data();
+  };
+  const auto sgd = [](bool masters) {
+    return [=](const Variable& x) {
+      return std::make_unique<SGD>(std::vector{x}, lmp::SgdRule{.lr = 1e-4, .masters = masters});
+    };
+  };
+  const auto adam = [](const Variable& x) {
+    return std::make_unique<AdamW>(std::vector{x},
+                                   lmp::optim::AdamWOptions{.lr = 1e-4, .masters = true});
+  };
+  for (const DataType type : {DataType::BFloat16, DataType::Float16}) {
+    for (const bool restored : {false, true}) {
+      const auto halves = [&](const Tensor& x) { return x.astype(type).to_vector<float>(); };
+      EXPECT_EQ(halves(train(sgd(true), type, restored)),
+                halves(train(sgd(false), DataType::Float32, false)));
+      EXPECT_EQ(halves(train(adam, type, restored)), halves(train(adam, DataType::Float32, false)));
+    }
+  }
+  EXPECT_EQ(train(sgd(false), DataType::BFloat16, false).index({0}), 1) << "without";
+}
+
+TEST(Optim, AMasterFollowsAParameterThatIsWritten) {
+  Variable x(lmp::zeros({3}).astype(DataType::BFloat16), true);
+  SGD sgd({x}, {.lr = 1, .masters = true});
+  for (int step = 0; step < 2; ++step) {
+    x.zero_grad();
+    x.incr_grad(lmp::ones({3}).astype(DataType::BFloat16));
+    sgd.step();
+    if (step == 0) x.data().fill(100);
+  }
+  EXPECT_EQ(x.data().index({0}), 99);
+  const Tensor wide = lmp::ones({2});
+  EXPECT_THROW(
+      lmp::sgd_step(
+          {{.parameter = wide, .gradient = wide.clone(), .first = {}, .master = wide.clone()}}, {}),
+      lmp::TypeError);
+}
+
 TEST(Optim, ClipsTheNormOfAllGradientsTogether) {
   Variable a(lmp::zeros({2}), true), b(lmp::zeros({1}), true), unused(lmp::zeros({1}), true);
   lmp::sum(a * Tensor({3.0F, 0.0F}, {2})).backward();

@@ -36,7 +36,8 @@ void Optimizer::zero_grad() const {
   for (const Variable& p : parameters_) p.zero_grad();
 }
 
-const std::vector<ParameterUpdate>& Optimizer::next_updates(int kept) {
+const std::vector<ParameterUpdate>& Optimizer::next_updates(int kept, bool masters) {
+  versions_.resize(updates_.size());
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const Variable& p = parameters_[i];
     ParameterUpdate& u = updates_[i];
@@ -52,13 +53,21 @@ const std::vector<ParameterUpdate>& Optimizer::next_updates(int kept) {
         u.step = 0;
       }
     ++u.step;
+    // A parameter that was written since is what counts.
+    const tensor::DataType wide = tensor::update_state_type(u.parameter.type());
+    if (!masters || wide == u.parameter.type())
+      u.master = Tensor();
+    else if (!u.master.defined() || versions_[i] != u.parameter.version())
+      u.master = u.parameter.contiguous().astype(wide);
   }
   return updates_;
 }
 
 void Optimizer::end_step(bool counts) noexcept {
-  for (ParameterUpdate& u : updates_) {
+  for (std::size_t i = 0; i < updates_.size(); ++i) {
+    ParameterUpdate& u = updates_[i];
     if (u.gradient.defined() && !counts) --u.step;
+    if (u.master.defined()) versions_[i] = u.parameter.version();
     u.gradient = Tensor();  // so that the next pass may add to it in place
   }
 }
@@ -78,6 +87,7 @@ std::map<std::string, Tensor> Optimizer::state() const {
     const Tensor* const kept[2] = {&u.first, &u.second};
     for (int k = 0; k < 2; ++k)
       if (kept[k]->defined()) state[prefix + kept_names_[k]] = kept[k]->clone();
+    if (u.master.defined()) state[prefix + "master"] = u.master.clone();
   }
   return state;
 }
@@ -93,9 +103,10 @@ void Optimizer::load_state(const std::map<std::string, Tensor>& state) {
         loaded[i].step = value.item<std::int64_t>();
         known = true;
       }
-      Tensor* const kept[2] = {&loaded[i].first, &loaded[i].second};
-      for (int k = 0; k < 2; ++k) {
-        if (kept_names_[k] == nullptr || name != prefix + kept_names_[k]) continue;
+      Tensor* const kept[3] = {&loaded[i].first, &loaded[i].second, &loaded[i].master};
+      const char* const names[3] = {kept_names_[0], kept_names_[1], "master"};
+      for (int k = 0; k < 3; ++k) {
+        if (names[k] == nullptr || name != prefix + names[k]) continue;
         const Tensor& parameter = parameters_[i].data();
         if (value.shape() != parameter.shape())
           throw ShapeError(std::string(name_) + "::load_state: \"" + name +
@@ -120,6 +131,8 @@ void Optimizer::load_state(const std::map<std::string, Tensor>& state) {
                        "that state() gave");
   }
   updates_ = std::move(loaded);
+  versions_.clear();
+  for (const Variable& p : parameters_) versions_.push_back(p.data().version());
 }
 
 SGD::SGD(std::vector<Variable> parameters, const tensor::SgdRule& options)
@@ -133,7 +146,7 @@ void SGD::step() {
         "above 0 with nesterov");
   check(!options_.nesterov || options_.dampening == 0, "dampening", options_.dampening,
         "0 with nesterov");
-  run(options_.momentum != 0 ? 1 : 0,
+  run(options_.momentum != 0 ? 1 : 0, options_.masters,
       [&](const auto& updates) { tensor::sgd_step(updates, options_); });
 }
 
@@ -150,7 +163,8 @@ AdamW::AdamW(std::vector<Variable> parameters, const AdamWOptions& options)
             .beta2 = options.beta2,
             .eps = options.eps,
             .decoupled_decay = options.weight_decay,
-            .maximize = options.maximize}) {}
+            .maximize = options.maximize,
+            .masters = options.masters}) {}
 
 void Adam::step() {
   const auto fraction = [](double beta) { return beta >= 0 && beta < 1; };
@@ -160,7 +174,7 @@ void Adam::step() {
   check(options_.eps >= 0, "eps", options_.eps, "at least 0");
   check(options_.weight_decay >= 0, "weight_decay", options_.weight_decay, "at least 0");
   check(options_.decoupled_decay >= 0, "decoupled_decay", options_.decoupled_decay, "at least 0");
-  run(2, [&](const auto& updates) { tensor::adam_step(updates, options_); });
+  run(2, options_.masters, [&](const auto& updates) { tensor::adam_step(updates, options_); });
 }
 
 Tensor clip_grad_norm(const std::vector<Variable>& parameters, double max_norm) {

@@ -40,6 +40,7 @@ void for_written(const std::vector<ParameterUpdate>& updates, int states, F&& f)
     const ParameterUpdate& u = updates[i];
     if (!u.gradient.defined()) continue;
     f(u.parameter, i);
+    if (u.master.defined()) f(u.master, i);
     if (states > 0) f(u.first, i);
     if (states > 1) f(u.second, i);
   }
@@ -102,6 +103,12 @@ void run(const char* op, const std::vector<ParameterUpdate>& updates, int states
     if (states > 0)
       check_state(op, states > 1 ? "the first moment" : "the momentum", u.first, u.parameter);
     if (states > 1) check_state(op, "the second moment", u.second, u.parameter);
+    if (u.master.defined()) {
+      if (u.parameter.type() == update_state_type(u.parameter.type()))
+        throw TypeError(concat(op, ": a master for a parameter of ", u.parameter.type(),
+                               "; only halves have one"));
+      check_state(op, "the master", u.master, u.parameter);
+    }
     if (detail::has_internal_overlap(u.parameter))
       throw ValueError(concat(op, ": a parameter of shape ", u.parameter.shape(),
                               " shares elements and cannot be written; clone() it"));

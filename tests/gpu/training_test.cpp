@@ -235,6 +235,9 @@ TEST_F(GpuOptimizers, FollowTheCpu) {
   check("Adam", [](const Inputs& p) {
     return std::make_unique<optim::Adam>(p, AdamRule{.lr = 0.01, .weight_decay = 0.1});
   });
+  check("AdamW with masters", [](const Inputs& p) {
+    return std::make_unique<optim::AdamW>(p, optim::AdamWOptions{.lr = 0.01, .masters = true});
+  });
   check("AdamW", [](const Inputs& p) {
     return std::make_unique<optim::AdamW>(
         p, optim::AdamWOptions{.lr = 0.01, .weight_decay = 0.1, .maximize = true});

@@ -30,8 +30,8 @@ class LMP_API Optimizer {
 
   /// A copy of everything that the next steps depend on beside the parameters and the options: for
   /// parameter i what is kept for it, under the names below, and "i.step", how many steps that has
-  /// seen (where nothing is kept, how many the parameter took). What was not needed yet is not
-  /// there.
+  /// seen (where nothing is kept, how many the parameter took), and "i.master" where there is one.
+  /// What was not needed yet is not there.
   std::map<std::string, Tensor> state() const;
   /// Takes over what state() gave; training goes on as if it had not stopped. Throws ValueError for
   /// a name that no parameter has and for what is kept without its step, ShapeError for a tensor of
@@ -47,8 +47,8 @@ class LMP_API Optimizer {
   /// Calls f with the gradients that are there and the state that `kept` of the two tensors make. A
   /// step that throws does not count.
   template <class F>
-  void run(int kept, const F& f) {
-    const std::vector<tensor::ParameterUpdate>& updates = next_updates(kept);
+  void run(int kept, bool masters, const F& f) {
+    const std::vector<tensor::ParameterUpdate>& updates = next_updates(kept, masters);
     try {
       f(updates);
     } catch (...) {
@@ -61,13 +61,14 @@ class LMP_API Optimizer {
   void check(bool condition, const char* option, double value, const char* range) const;
 
  private:
-  const std::vector<tensor::ParameterUpdate>& next_updates(int kept);
+  const std::vector<tensor::ParameterUpdate>& next_updates(int kept, bool masters);
   void end_step(bool counts) noexcept;
 
   const char* name_;
   const char* kept_names_[2];
   std::vector<Variable> parameters_;
   std::vector<tensor::ParameterUpdate> updates_;
+  std::vector<std::uint32_t> versions_;  // of the parameters, when their masters were made
 };
 
 /// Stochastic gradient descent, with momentum and weight decay if asked for; see
@@ -122,6 +123,7 @@ struct AdamWOptions {
   double eps = 1e-8;           ///< added to the root of the second moment
   double weight_decay = 0.01;  ///< decoupled: p shrinks by lr times this in front of the step
   bool maximize = false;       ///< goes uphill
+  bool masters = false;        ///< half parameters are kept in Float32; see ParameterUpdate
 };
 
 /// Adam with decoupled weight decay (Loshchilov and Hutter, "Decoupled weight decay

@@ -18,6 +18,10 @@ struct ParameterUpdate {
   /// Dense, zeros before the first step, in Float64 for a Float64 parameter and else in Float32, so
   /// that halves do not lose what is small.
   Tensor first, second = {};
+  /// Of a half parameter its value in Float32, dense, or undefined. Where it is there, it is what
+  /// the step moves, and the parameter becomes what it rounds to: steps that are too small for a
+  /// half add up.
+  Tensor master = {};
   /// Which step this is for what is kept, from 1 on.
   std::int64_t step = 1;
 };
@@ -30,6 +34,8 @@ struct SgdRule {
   double weight_decay = 0;  ///< times p, added to g
   bool nesterov = false;    ///< steps by g + momentum * m in the place of m
   bool maximize = false;    ///< goes uphill
+  /// An optimiser keeps masters of half parameters; see ParameterUpdate.
+  bool masters = false;
 };
 
 /// What adam_step does.
@@ -41,6 +47,8 @@ struct AdamRule {
   double weight_decay = 0;     ///< times p, added to g
   double decoupled_decay = 0;  ///< p shrinks by lr times this in front of the step
   bool maximize = false;       ///< goes uphill
+  /// An optimiser keeps masters of half parameters; see ParameterUpdate.
+  bool masters = false;
 };
 
 inline namespace ops {
