@@ -49,16 +49,16 @@ void fill_backward(BackwardRun* runs);
 inline constexpr int kThreads = 256;
 
 /// Little enough to compute that memory is what an element waits for.
-template <class Op>
-inline constexpr bool kCheap = Op::info.promote != Promote::Float &&
-                               !std::is_same_v<Op, Pow> && !std::is_same_v<Op, Remainder>;
+template <class Op, class S>
+inline constexpr bool kCheap = Op::info.promote != Promote::Float && !std::is_same_v<Op, Pow> &&
+                               !(std::is_same_v<Op, Remainder> && kIsFloating<S>);
 /// Elements of the type that a thread takes at a time: 16 bytes, but few of what is long to
 /// compute.
 template <class Op, class S>
-inline constexpr int kPack = kCheap<Op> || sizeof(S) > 1 ? 16 / static_cast<int>(sizeof(S)) : 4;
+inline constexpr int kPack = kCheap<Op, S> || sizeof(S) > 1 ? 16 / static_cast<int>(sizeof(S)) : 4;
 /// Packs that a thread has in flight.
 template <class Op, class S>
-inline constexpr int kFlight = kCheap<Op> || sizeof(S) == 8 ? 2 : 1;
+inline constexpr int kFlight = kCheap<Op, S> || sizeof(S) >= 4 ? 2 : 1;
 
 /// Operand i where the op works on S, in memory and in the kernel.
 template <class Op, int i, class S>
@@ -72,6 +72,15 @@ template <class Op, class S>
 inline constexpr bool kTakes = kIsFloating<S> ||
                                (Op::info.promote != Promote::Float &&
                                 (Op::info.takes_bool || !std::is_same_v<S, bool>));
+
+/// Whether there are elements of S that the op has no answer for, as the second operand.
+template <class Op, class S>
+inline constexpr bool kRefuses = !kIsFloating<S> &&
+                                 (std::is_same_v<Op, Pow> || std::is_same_v<Op, Remainder>);
+template <class Op, class S>
+__device__ __forceinline__ bool is_refused(S b) {
+  return std::is_same_v<Op, Pow> ? b < S{0} : b == S{0};
+}
 
 /// One operand of a kernel: memory, or where that is null a number.
 struct Source {

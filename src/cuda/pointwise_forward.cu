@@ -6,17 +6,28 @@ namespace {
 template <int kArity>
 struct Sources {
   Source at[kArity];
+  IndexReport* report = nullptr;  // of an op that refuses numbers
 };
 
-/// kN results of as many elements of each operand; `a`, `b` and `c` give theirs.
+/// kN results of as many elements of each operand; `a`, `b` and `c` give theirs. `count` of them are
+/// there.
 template <class Op, int kArity, class S, int kN, class A, class B, class C>
-__device__ __forceinline__ void compute(Result<Op, S> (&out)[kN], A&& a, B&& b, C&& c) {
+__device__ __forceinline__ void compute(Result<Op, S> (&out)[kN], int count,
+                                        IndexReport* report, A&& a, B&& b, C&& c) {
   In<Op, 0, S> x[kN];
   In<Op, 1, S> y[kN];
   In<Op, 2, S> z[kN];
   a(x);
   if constexpr (kArity > 1) b(y);
   if constexpr (kArity > 2) c(z);
+  if constexpr (kRefuses<Op, S>) {
+    bool refused = false;
+#pragma unroll
+    for (int k = 0; k < kN; ++k) refused |= k < count && is_refused<Op>(y[k]);
+    if (refused && report && atomicCAS(&report->claimed, 0, 1) == 0)
+      report->size = std::is_same_v<Op, Pow> ? IndexReport::kNegativePower
+                                             : IndexReport::kDivisionByZero;
+  }
 #pragma unroll
   for (int k = 0; k < kN; ++k) {
     if constexpr (kArity == 1)
@@ -42,10 +53,10 @@ struct Block {
     if constexpr (kArity > 2) c.load(in.at[2], at[3], repeats & 8);
   }
   __device__ __forceinline__ Pack<Result<Op, S>, kN> made(const Sources<kArity>& in,
-                                                          unsigned repeats) const {
+                                                          unsigned repeats, int count) const {
     Pack<Result<Op, S>, kN> out;
     compute<Op, kArity, S>(
-        out.at, [&](auto& v) { a.get(v, in.at[0], repeats & 2); },
+        out.at, count, in.report, [&](auto& v) { a.get(v, in.at[0], repeats & 2); },
         [&](auto& v) { b.get(v, in.at[1], repeats & 4); },
         [&](auto& v) { c.get(v, in.at[2], repeats & 8); });
     return out;
@@ -70,13 +81,14 @@ __global__ void __launch_bounds__(kThreads)
   for (int p = 0; p < kPacks; ++p) {
     const std::uint32_t i = first + p * kThreads * kN;
     if (i >= n) break;
-    const auto made = block[p].made(in, 0);
-    if (i + kN <= n) {
+    const int count = n - i < kN ? static_cast<int>(n - i) : kN;
+    const auto made = block[p].made(in, 0, count);
+    if (count == kN) {
       store_pack<kN, Result<Op, S>>(out, i, made);
     } else {
 #pragma unroll
       for (int k = 0; k < kN; ++k)
-        if (i + k < n) static_cast<Result<Op, S>*>(out)[i + k] = made.at[k];
+        if (k < count) static_cast<Result<Op, S>*>(out)[i + k] = made.at[k];
     }
   }
 }
@@ -92,7 +104,7 @@ __global__ void __launch_bounds__(kThreads)
   loop.locate(i, at);
   Block<Op, S, kN, kArity> block;
   block.load(in, at, repeats);
-  store_pack<kN, Result<Op, S>>(out, at[0], block.made(in, repeats));
+  store_pack<kN, Result<Op, S>>(out, at[0], block.made(in, repeats, kN));
 }
 
 template <int kArity>
@@ -230,7 +242,7 @@ __global__ void __launch_bounds__(kThreads)
   if constexpr (kArity > 2) load(c, 2);
   Result<Op, C> made[kGroup];
   compute<Op, kArity, C>(
-      made, [&](auto& v) { a.get(v, in.at[0], types.at[0]); },
+      made, count, in.report, [&](auto& v) { a.get(v, in.at[0], types.at[0]); },
       [&](auto& v) { b.get(v, in.at[1], types.at[1]); },
       [&](auto& v) { c.get(v, in.at[2], types.at[2]); });
   const bool packed = walk.packed & 1;
@@ -300,6 +312,8 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
     }
   }
   dense &= native && numel <= kLaunchElements;
+  if constexpr (std::is_same_v<Op, Pow> || std::is_same_v<Op, Remainder>)
+    if (in[1].tensor) sources.report = index_report(context.index);
 
   const auto dispatch = [&](DataType as, auto&& go) {
     visit(as, [&](auto tag) {
