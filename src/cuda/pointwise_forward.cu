@@ -141,23 +141,31 @@ __device__ __forceinline__ std::uint32_t group_of(const Walk<kOperands>& walk,
   return row < walk.rows && group < walk.row_groups ? row * walk.row_groups + group : numel;
 }
 
-/// kGroup elements of a type that is known at run time, as they lie in memory.
+/// kGroup elements of a type that is known at run time, as they lie in memory: packed ones in as
+/// many words as they take, others in one or two each.
 template <class C>
 struct Group {
-  std::uint64_t bits[kGroup];
+  std::uint32_t words[2 * kGroup];
 
   template <int kBytes>
   __device__ __forceinline__ void load_bits(const void* from, const std::int64_t (&at)[kGroup],
                                             int count, bool packed) {
+    constexpr int kWide = kBytes == 8 ? 2 : 1;
+    const auto* const elements = static_cast<const Bits<kBytes>*>(from);
     if (packed) {
-      const auto pack = load_pack<kGroup, Bits<kBytes>>(from, at[0]);
+      using Whole = Pack<std::uint32_t, kBytes * kGroup / 4>;
+      const auto whole = *reinterpret_cast<const Whole*>(elements + at[0]);
 #pragma unroll
-      for (int k = 0; k < kGroup; ++k) bits[k] = pack.at[k];
+      for (int w = 0; w < kBytes * kGroup / 4; ++w) words[w] = whole.at[w];
       return;
     }
 #pragma unroll
-    for (int k = 0; k < kGroup; ++k)
-      bits[k] = k < count ? static_cast<const Bits<kBytes>*>(from)[at[k]] : 0;
+    for (int k = 0; k < kGroup; ++k) {
+      if (k >= count) continue;
+      const Bits<kBytes> each = elements[at[k]];
+      words[k * kWide] = static_cast<std::uint32_t>(each);
+      if constexpr (kWide == 2) words[k * kWide + 1] = static_cast<std::uint32_t>(each >> 32);
+    }
   }
   __device__ __forceinline__ void load(const void* from, DataType type,
                                        const std::int64_t (&at)[kGroup], int count, bool packed) {
@@ -173,7 +181,8 @@ struct Group {
     else
       load_bits<8>(from, at, count, packed);
   }
-  __device__ __forceinline__ void get(C (&v)[kGroup], const Source& from, DataType type) const {
+  __device__ __forceinline__ void get(C (&v)[kGroup], const Source& from, DataType type,
+                                      bool packed) const {
     if (from.data == nullptr) {
 #pragma unroll
       for (C& each : v) each = from.constant<C>();
@@ -182,7 +191,19 @@ struct Group {
     visit_promoted<C>(type, [&](auto tag) {
       using S = typename decltype(tag)::Type;
 #pragma unroll
-      for (int k = 0; k < kGroup; ++k) v[k] = convert<C>(from_bits<S>(bits[k]));
+      for (int k = 0; k < kGroup; ++k) {
+        if constexpr (sizeof(S) == 8) {
+          const std::uint64_t high = words[2 * k + 1];
+          v[k] = convert<C>(from_bits<S>(high << 32 | words[2 * k]));
+        } else if constexpr (sizeof(S) == 4) {
+          v[k] = convert<C>(from_bits<S>(words[k]));
+        } else {
+          constexpr int kEach = 4 / static_cast<int>(sizeof(S));
+          const std::uint32_t word =
+              packed ? words[k / kEach] >> k % kEach * 8 * static_cast<int>(sizeof(S)) : words[k];
+          v[k] = convert<C>(from_bits<S>(word));
+        }
+      }
     });
   }
 };
@@ -234,26 +255,26 @@ __global__ void __launch_bounds__(kThreads)
   Group<In<Op, 0, C>> a;
   Group<In<Op, 1, C>> b;
   Group<In<Op, 2, C>> c;
+  const auto packed = [&](int i) { return (walk.packed >> (i + 1) & 1) != 0; };
   const auto load = [&](auto& group, int i) {
-    group.load(in.at[i].data, types.at[i], at[i + 1], count, walk.packed >> (i + 1) & 1);
+    group.load(in.at[i].data, types.at[i], at[i + 1], count, packed(i));
   };
   load(a, 0);
   if constexpr (kArity > 1) load(b, 1);
   if constexpr (kArity > 2) load(c, 2);
   Result<Op, C> made[kGroup];
   compute<Op, kArity, C>(
-      made, count, in.report, [&](auto& v) { a.get(v, in.at[0], types.at[0]); },
-      [&](auto& v) { b.get(v, in.at[1], types.at[1]); },
-      [&](auto& v) { c.get(v, in.at[2], types.at[2]); });
-  const bool packed = walk.packed & 1;
+      made, count, in.report, [&](auto& v) { a.get(v, in.at[0], types.at[0], packed(0)); },
+      [&](auto& v) { b.get(v, in.at[1], types.at[1], packed(1)); },
+      [&](auto& v) { c.get(v, in.at[2], types.at[2], packed(2)); });
   // The result has the type that is computed in, of which only floats come in several sizes.
   if constexpr (std::is_same_v<Result<Op, C>, float>) {
     if (out_type == DataType::Float16)
-      return store_group<float, Half>(out, made, at[0], count, packed);
+      return store_group<float, Half>(out, made, at[0], count, packed(-1));
     if (out_type == DataType::BFloat16)
-      return store_group<float, Brain>(out, made, at[0], count, packed);
+      return store_group<float, Brain>(out, made, at[0], count, packed(-1));
   }
-  store_group<Result<Op, C>, Result<Op, C>>(out, made, at[0], count, packed);
+  store_group<Result<Op, C>, Result<Op, C>>(out, made, at[0], count, packed(-1));
 }
 
 /// Turns the loop into one over groups, where the result has neighbours in packs.
