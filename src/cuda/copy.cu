@@ -112,13 +112,13 @@ __device__ __forceinline__ Word element_of_each(const Word (&words)[kN], int r) 
     return __byte_perm(words[0], words[1], r == 0 ? 0x5410 : 0x7632);
   } else {
     const unsigned pair = static_cast<unsigned>(r | (r + 4) << 4);
-    return __byte_perm(__byte_perm(words[0], words[1], pair),
-                       __byte_perm(words[2], words[3], pair), 0x5410);
+    return __byte_perm(__byte_perm(words[0], words[1], pair), __byte_perm(words[2], words[3], pair),
+                       0x5410);
   }
 }
-/// kN elements make up 4 bytes, or are one: squares of kN x kN are turned in registers, and tiles of
-/// words in shared memory. Row r of the result lies in row r % kN * kTileWords + r / kN of it, so that
-/// the words that a warp writes fall into different banks.
+/// kN elements make up 4 bytes, or are one: squares of kN x kN are turned in registers, and tiles
+/// of words in shared memory. Row r of the result lies in row r % kN * kTileWords + r / kN of it,
+/// so that the words that a warp writes fall into different banks.
 template <class T, int kN>
 __global__ void __launch_bounds__(kThreads) turn(const Turn<T> k) {
   constexpr int kWords = kTileWords<kN>, kStep = kThreads / kWords;
@@ -146,8 +146,7 @@ __global__ void __launch_bounds__(kThreads) turn(const Turn<T> k) {
 #pragma unroll
   for (int j = 0; j < kWords / kStep; ++j)
 #pragma unroll
-    for (int r = 0; r < kN; ++r)
-      tile[r * kWords + x][y + j * kStep] = element_of_each(from[j], r);
+    for (int r = 0; r < kN; ++r) tile[r * kWords + x][y + j * kStep] = element_of_each(from[j], r);
   __syncthreads();
 #pragma unroll
   for (int j = 0; j < kTile<kN>; j += kStep) {

@@ -436,8 +436,7 @@ void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
     axes.inner = axes.inner * size / kSize;
     const auto n = static_cast<std::int64_t>(out.numel()) * size / kSize;
     launch(context, op, &pick<Unit>, blocks_for(n), kThreads, 0, static_cast<Unit*>(out.data()),
-           static_cast<const Unit*>(source.data()), Cells(context, op, axes, index, false), n,
-           1u);
+           static_cast<const Unit*>(source.data()), Cells(context, op, axes, index, false), n, 1u);
   });
 }
 

@@ -9,11 +9,11 @@ struct Sources {
   IndexReport* report = nullptr;  // of an op that refuses numbers
 };
 
-/// kN results of as many elements of each operand; `a`, `b` and `c` give theirs. `count` of them are
-/// there.
+/// kN results of as many elements of each operand; `a`, `b` and `c` give theirs. `count` of them
+/// are there.
 template <class Op, int kArity, class S, int kN, class A, class B, class C>
-__device__ __forceinline__ void compute(Result<Op, S> (&out)[kN], int count,
-                                        IndexReport* report, A&& a, B&& b, C&& c) {
+__device__ __forceinline__ void compute(Result<Op, S> (&out)[kN], int count, IndexReport* report,
+                                        A&& a, B&& b, C&& c) {
   In<Op, 0, S> x[kN];
   In<Op, 1, S> y[kN];
   In<Op, 2, S> z[kN];
@@ -25,8 +25,8 @@ __device__ __forceinline__ void compute(Result<Op, S> (&out)[kN], int count,
 #pragma unroll
     for (int k = 0; k < kN; ++k) refused |= k < count && is_refused<Op>(y[k]);
     if (refused && report && atomicCAS(&report->claimed, 0, 1) == 0)
-      report->size = std::is_same_v<Op, Pow> ? IndexReport::kNegativePower
-                                             : IndexReport::kDivisionByZero;
+      report->size =
+          std::is_same_v<Op, Pow> ? IndexReport::kNegativePower : IndexReport::kDivisionByZero;
   }
 #pragma unroll
   for (int k = 0; k < kN; ++k) {
@@ -118,7 +118,7 @@ constexpr int kGroup = 4;
 template <int kOperands>
 struct Walk {
   bool groups = false;
-  unsigned packed = 0;  // bit i: they are neighbours in operand i's memory too
+  unsigned packed = 0;                // bit i: they are neighbours in operand i's memory too
   std::int64_t step[kOperands] = {};  // from one to the next
   /// Where not 0: blocks take tiles of kTileRows rows of kTileGroups groups, this many to a row, so
   /// that what lies across the rows is read in lines too.
@@ -401,9 +401,9 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
     const auto walk = in_groups<kArity + 1>(
         loop, [&](int i) { return tensor::size_of(i == 0 ? out.type() : types.at[i - 1]); },
         [&](int i) { return i == 0 ? to : from.at[i - 1].data; });
-    const unsigned blocks =
-        walk.tiles ? static_cast<unsigned>(walk.tiles * ceil_div(walk.rows, kTileRows))
-                   : blocks_for(loop.numel, walk.groups ? 1 : kGroup);
+    const unsigned blocks = walk.tiles
+                                ? static_cast<unsigned>(walk.tiles * ceil_div(walk.rows, kTileRows))
+                                : blocks_for(loop.numel, walk.groups ? 1 : kGroup);
     dispatch(compute_type(compute), [&](auto tag) {
       using C = typename decltype(tag)::Type;
       if constexpr (!kIsHalf<C>)

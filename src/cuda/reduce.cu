@@ -185,8 +185,7 @@ __global__ void __launch_bounds__(kBlockThreads)
   each([&](int o, const Source& source, bool repeats) { packs[o].get(v[o], source, repeats); });
   Pack<T, kN> made;
 #pragma unroll
-  for (int k = 0; k < kN; ++k)
-    made.at[k] = spread_one<T, kOp>(v[0][k], v[1][k], v[2][k], v[3][k]);
+  for (int k = 0; k < kN; ++k) made.at[k] = spread_one<T, kOp>(v[0][k], v[1][k], v[2][k], v[3][k]);
   store_pack<kN, T>(out, offset[0], made);
 }
 

@@ -189,8 +189,8 @@ void throw_reported(const Context& context) {
     throw ValueError(concat(tensor::detail::kDivisionByZero, when));
   if (found.size == IndexReport::kNegativePower)
     throw ValueError(concat(tensor::detail::kNegativePower, when));
-  throw IndexError(concat(found.op, ": index ", found.value, " is out of range for size ",
-                          found.size, when));
+  throw IndexError(
+      concat(found.op, ": index ", found.value, " is out of range for size ", found.size, when));
 }
 
 }  // namespace lmp::cuda
