@@ -71,10 +71,14 @@ __device__ __forceinline__ std::int64_t first_of_thread() {
 
 // ---- Reading ----
 
+/// Block b of the grid takes block b / down of row b % down, where `down` is not 1: so what is read
+/// across the rows stays in the cache until its neighbours are read.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    pick(T* out, const T* x, const Cells cells, std::int64_t n) {
-  const std::int64_t first = first_of_thread();
+    pick(T* out, const T* x, const Cells cells, std::int64_t n, std::uint32_t down) {
+  const std::uint32_t column = blockIdx.x / down, row = blockIdx.x - column * down;
+  const std::int64_t block = std::int64_t{row} * (gridDim.x / down) + column;
+  const std::int64_t first = block * kThreads * kFlight + threadIdx.x;
   std::int64_t cell[kFlight];
   cells.locate(cell, first, n);
   T found[kFlight];
@@ -432,7 +436,7 @@ void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
     axes.inner = axes.inner * size / kSize;
     const auto n = static_cast<std::int64_t>(out.numel()) * size / kSize;
     launch(context, op, &pick<Unit>, blocks_for(n), kThreads, 0, static_cast<Unit*>(out.data()),
-           static_cast<const Unit*>(source.data()), Cells(context, op, axes, index, false), n);
+           static_cast<const Unit*>(source.data()), Cells(context, op, axes, index, false), n, 1u);
   });
 }
 
@@ -461,8 +465,10 @@ void gather(const char* op, const Tensor& out, const Tensor& x, int axis, const 
   visit_bits(out.type(), [&](auto tag) {
     using T = typename decltype(tag)::Type;
     const auto n = static_cast<std::int64_t>(out.numel());
+    const bool whole = axes.inner % (kThreads * kFlight) == 0;
     launch(context, op, &pick<T>, blocks_for(n), kThreads, 0, static_cast<T*>(out.data()),
-           static_cast<const T*>(source.data()), Cells(context, op, axes, index, true), n);
+           static_cast<const T*>(source.data()), Cells(context, op, axes, index, true), n,
+           whole ? static_cast<std::uint32_t>(n / axes.inner) : 1u);
   });
 }
 

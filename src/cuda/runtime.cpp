@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "lamppp/error.hpp"
+#include "tensor/checks.hpp"
 #include "tensor/format.hpp"
 
 namespace lmp::cuda {
@@ -192,9 +193,14 @@ void throw_reported(const Context& context) {
     return;
   const IndexReport found = report;
   report = IndexReport{};
-  throw IndexError(concat(found.op, ": index ", found.value, " is out of range for size ",
-                          found.size, "; reported by CUDA:", context.index,
-                          " after the op was started"));
+  const std::string when =
+      concat("; reported by CUDA:", context.index, " after the op was started");
+  if (found.size == IndexReport::kDivisionByZero)
+    throw ValueError(concat(tensor::detail::kDivisionByZero, when));
+  if (found.size == IndexReport::kNegativePower)
+    throw ValueError(concat(tensor::detail::kNegativePower, when));
+  throw IndexError(
+      concat(found.op, ": index ", found.value, " is out of range for size ", found.size, when));
 }
 
 }  // namespace lmp::cuda

@@ -63,9 +63,27 @@ LMP_MATH_FN T abs(T a) {
   return a < T{0} ? neg(a) : a;
 }
 
+#ifdef __CUDA_ARCH__
+/// The same by floats, for numbers below 2^16. (a + 1/2) / b, or (a - 1/2) / b for b < 0, is as far
+/// as 1 / (2 |b|) from any integer, which is more than its rounding errors of 2^-22 of it, so less
+/// 1/2 it rounds to floor(a / b), in the low bits of a float above 2^23.
+LMP_MATH_FN int math_narrow_remainder(int a, int b) {
+  constexpr float kShift = 12582912.0F;  // 3 * 2^22
+  constexpr int kShiftBits = 0x4b400000;
+  const float x = __int_as_float(kShiftBits + a) - kShift;
+  const float y = __int_as_float(kShiftBits + b) - kShift;
+  const float quotient = __fdividef(x + (b < 0 ? -0.5F : 0.5F), y);
+  const int whole = __float_as_int((quotient - 0.5F) + kShift) - kShiftBits;
+  return b == 0 ? 0 : a - whole * b;
+}
+#endif
+
 /// a - floor(a / b) * b, which has the sign of b; 0 where b is 0.
 template <MathInteger T>
 LMP_MATH_FN T remainder(T a, T b) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(T) < sizeof(int)) return static_cast<T>(math_narrow_remainder(a, b));
+#endif
   constexpr T kMinusOne = static_cast<T>(-1);
   const bool trivial = b == T{0} || (kMinusOne < T{0} && b == kMinusOne);  // MIN % -1 overflows
   const T r = static_cast<T>(a % (trivial ? T{1} : b));
@@ -173,6 +191,20 @@ inline constexpr double kSqrtHalf = 0.70710678118654752440;
 inline constexpr double kTwoOverSqrtPi = 1.12837916709551257390;   // erf'(0)
 inline constexpr double kOneOverSqrt2Pi = 0.39894228040143267794;  // the normal density at 0
 
+/// a * b + c, rounded once where that is one instruction.
+template <MathFloat T>
+LMP_MATH_FN T mul_add(T a, T b, T c);
+
+/// Horner's scheme, coefficients from the constant upwards.
+template <MathFloat T>
+LMP_MATH_FN T poly(T, T c) {
+  return c;
+}
+template <MathFloat T, class... Rest>
+LMP_MATH_FN T poly(T x, T c, Rest... rest) {
+  return mul_add(poly(x, rest...), x, c);
+}
+
 #ifdef __CUDA_ARCH__
 
 #define LMP_MATH_1(name)                                   \
@@ -212,8 +244,15 @@ LMP_MATH_2(copysign)
 #undef LMP_MATH_2
 LMP_MATH_FN float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 LMP_MATH_FN double fma(double a, double b, double c) { return ::fma(a, b, c); }
-LMP_MATH_FN float normal_cdf(float x) { return ::normcdff(x); }
-LMP_MATH_FN double normal_cdf(double x) { return ::normcdf(x); }
+template <MathFloat T>
+LMP_MATH_FN T mul_add(T a, T b, T c) {
+  return fma(a, b, c);
+}
+LMP_MATH_FN float math_exp_below(float x) { return exp(x); }
+/// Where the sum would not cancel, erf takes half as long.
+LMP_MATH_FN double normal_cdf(double x) {
+  return x < -1.0 ? ::normcdf(x) : 0.5 * erf(kSqrtHalf * x) + 0.5;
+}
 template <MathFloat T>
 LMP_MATH_FN T normal_density(T x) {
   return static_cast<T>(kOneOverSqrt2Pi) * exp(x * x / -2);
@@ -291,7 +330,6 @@ LMP_MATH_FN MathU64 math_bits(double x) { return __builtin_bit_cast(MathU64, x);
 inline constexpr float kMathInf = __builtin_inff();
 inline constexpr float kMathNan = __builtin_nanf("");
 
-/// a * b + c, rounded once only where the instruction set does that in one instruction.
 template <MathFloat T>
 LMP_MATH_FN T mul_add(T a, T b, T c) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
@@ -308,16 +346,6 @@ LMP_MATH_FN float math_fused(float a, float b, float c) {
 #else
   return static_cast<float>(static_cast<double>(a) * b + c);
 #endif
-}
-
-/// Horner's scheme, coefficients from the constant upwards.
-template <MathFloat T>
-LMP_MATH_FN T poly(T, T c) {
-  return c;
-}
-template <MathFloat T, class... Rest>
-LMP_MATH_FN T poly(T x, T c, Rest... rest) {
-  return mul_add(poly(x, rest...), x, c);
 }
 
 /// NaN stays NaN.
@@ -716,16 +744,6 @@ LMP_MATH_FN float erf(float x) {
   return copysign(a < 1.0F ? near : far, x);
 }
 
-/// (1 + erf(x / sqrt(2))) / 2, the normal distribution function, right to 2^-25 absolutely.
-LMP_MATH_FN float normal_cdf(float x) {
-  const float a = fabs(x);
-  // Its value at -a is exp(-a * poly(a)) / 2.
-  const float e = -a * poly(a, 0.797885907F, 0.318291994F, 0.0364135258F, -0.00493996647F,
-                            0.000132878753F, 0.000111800376F, -2.33852742e-05F, 1.61846349e-06F);
-  const float lower = 0.5F * math_exp_below(e);
-  return x < 0.0F ? lower : 1.0F - lower;
-}
-
 /// e^(-x^2 / 2) / sqrt(2 pi), the normal density; 0 where that is less than a normal number.
 LMP_MATH_FN float normal_density(float x) {
   return static_cast<float>(kOneOverSqrt2Pi) * math_exp_below(-0.5F * x * x);
@@ -781,6 +799,16 @@ LMP_MATH_FN double normal_cdf(double x) { return 0.5 * erfc(-kSqrtHalf * x); }
 LMP_MATH_FN double normal_density(double x) { return kOneOverSqrt2Pi * exp(-0.5 * x * x); }
 
 #endif  // __CUDA_ARCH__
+
+/// (1 + erf(x / sqrt(2))) / 2, the normal distribution function, right to 2^-25 absolutely.
+LMP_MATH_FN float normal_cdf(float x) {
+  const float a = fabs(x);
+  // Its value at -a is exp(-a * poly(a)) / 2.
+  const float e = -a * poly(a, 0.797885907F, 0.318291994F, 0.0364135258F, -0.00493996647F,
+                            0.000132878753F, 0.000111800376F, -2.33852742e-05F, 1.61846349e-06F);
+  const float lower = 0.5F * math_exp_below(e);
+  return x < 0.0F ? lower : 1.0F - lower;
+}
 
 template <MathFloat T>
 LMP_MATH_FN T abs(T x) {
