@@ -146,7 +146,7 @@ void argsort_as(const Tensor& out, const Tensor& x, bool descending) {
 
 }  // namespace
 
-void argsort(const Tensor& out, const Tensor& x, int axis, bool descending) {
+void argsort(const Tensor& out, const Tensor& values, const Tensor& x, int axis, bool descending) {
   // The sorted axis last and dense; the result is written back through a view of that order.
   const Tensor rows = x.movedim(axis, -1).astype(compute_type(x.type())).contiguous();
   const Tensor view = out.movedim(axis, -1);
@@ -177,6 +177,7 @@ void argsort(const Tensor& out, const Tensor& x, int axis, bool descending) {
       break;
   }
   if (!view.is_contiguous()) copy(view, order);
+  if (values.defined()) gather("sort", values, x, axis, out);
 }
 
 }  // namespace lmp::cpu

@@ -3,6 +3,8 @@
 #include <bit>
 #include <cub/block/block_radix_sort.cuh>
 #include <cub/device/device_radix_sort.cuh>
+#include <optional>
+#include <type_traits>
 
 #include "cuda/backend.hpp"
 #include "cuda/long_divider.cuh"
@@ -41,7 +43,8 @@ namespace {
 // up to kTile elements is sorted by one block, short ones by a bitonic network of entries of key
 // and position, several rows together. Longer rows are sorted together by the digits of their keys,
 // and by the rows' numbers after that: as the upper digits of one key where there is room, else in
-// a second pass.
+// a second pass. Sorted elements, where they are asked for, are made of the keys, but for those
+// that share one: zeros of either sign, and NaN.
 
 enum class Kind { Unsigned, Signed, Floating };
 
@@ -67,17 +70,27 @@ Rule rule_of(DataType type, bool descending) {
   return rule;
 }
 
-/// The key of element i in the low bits.
+/// The bits of elements first, first + step, .. before `end`, all ones for others.
+template <class Key, int kCount>
+__device__ __forceinline__ void load_bits(Key (&bits)[kCount], const void* x, std::int64_t first,
+                                          int step, std::int64_t end, const Rule& rule) {
+  const auto load = [&](const auto* from) {
+#pragma unroll
+    for (int k = 0; k < kCount; ++k) {
+      const std::int64_t i = first + k * step;
+      bits[k] = i < end ? static_cast<Key>(from[i]) : static_cast<Key>(~Key{0});
+    }
+  };
+  if constexpr (sizeof(Key) == 8)
+    if (rule.bits == 64) return load(static_cast<const std::uint64_t*>(x));
+  if (rule.bits == 32) return load(static_cast<const std::uint32_t*>(x));
+  if (rule.bits == 16) return load(static_cast<const std::uint16_t*>(x));
+  load(static_cast<const std::uint8_t*>(x));
+}
+
+/// In the low bits.
 template <class Key>
-__device__ __forceinline__ Key key_at(const void* x, std::int64_t i, const Rule& rule) {
-  Key bits;
-  if constexpr (sizeof(Key) == 8) {
-    bits = static_cast<const std::uint64_t*>(x)[i];
-  } else {
-    bits = rule.bits == 32   ? static_cast<const std::uint32_t*>(x)[i]
-           : rule.bits == 16 ? static_cast<const std::uint16_t*>(x)[i]
-                             : static_cast<const std::uint8_t*>(x)[i];
-  }
+__device__ __forceinline__ Key key_of(Key bits, const Rule& rule) {
   const Key sign = Key{1} << (rule.bits - 1), all = sign | (sign - 1);
   Key key = bits;
   if (rule.kind == Kind::Signed) {
@@ -89,6 +102,58 @@ __device__ __forceinline__ Key key_at(const void* x, std::int64_t i, const Rule&
   }
   return rule.descending ? key ^ all : key;
 }
+
+/// Where the first `keep` positions of each row of n go, and the elements there unless `values` is
+/// null.
+struct Sorted {
+  std::int64_t* order = nullptr;
+  void* values = nullptr;
+  const void* x = nullptr;
+  std::int64_t n = 0, keep = 0;
+  Rule rule;
+
+  /// Element `at` of the result is the one at `position` of a row.
+  __device__ __forceinline__ void write(std::int64_t at, std::int64_t row,
+                                        std::int64_t position) const {
+    order[at] = position;
+    if (values) copy(at, row * n + position);
+  }
+  /// The same where the element's key, or one that has it in the low bits, is at hand.
+  template <class Key>
+  __device__ __forceinline__ void write(std::int64_t at, std::int64_t row, std::int64_t position,
+                                        Key key) const {
+    order[at] = position;
+    if (values == nullptr) return;
+    const Key sign = Key{1} << (rule.bits - 1), all = sign | (sign - 1);
+    Key bits = (rule.descending ? ~key : key) & all;
+    if (rule.kind == Kind::Signed) {
+      bits ^= sign;
+    } else if (rule.kind == Kind::Floating) {
+      if (bits == all || bits == sign) return copy(at, row * n + position);
+      bits = bits & sign ? bits ^ sign : bits ^ all;
+    }
+    if (rule.bits == 64)
+      static_cast<std::uint64_t*>(values)[at] = static_cast<std::uint64_t>(bits);
+    else if (rule.bits == 32)
+      static_cast<std::uint32_t*>(values)[at] = static_cast<std::uint32_t>(bits);
+    else if (rule.bits == 16)
+      static_cast<std::uint16_t*>(values)[at] = static_cast<std::uint16_t>(bits);
+    else
+      static_cast<std::uint8_t*>(values)[at] = static_cast<std::uint8_t>(bits);
+  }
+
+ private:
+  __device__ __forceinline__ void copy(std::int64_t to, std::int64_t from) const {
+    if (rule.bits == 64)
+      static_cast<std::uint64_t*>(values)[to] = static_cast<const std::uint64_t*>(x)[from];
+    else if (rule.bits == 32)
+      static_cast<std::uint32_t*>(values)[to] = static_cast<const std::uint32_t*>(x)[from];
+    else if (rule.bits == 16)
+      static_cast<std::uint16_t*>(values)[to] = static_cast<const std::uint16_t*>(x)[from];
+    else
+      static_cast<std::uint8_t*>(values)[to] = static_cast<const std::uint8_t*>(x)[from];
+  }
+};
 
 constexpr int kThreads = 256;
 
@@ -106,21 +171,24 @@ struct Entry {
 constexpr int kShort = 256;     // the longest rows of a network
 constexpr int kEntries = 1024;  // of a block
 
-/// Rows of n <= 2^log_row elements.
+/// Rows of at most 2^log_row elements.
 template <class Key>
 __global__ void __launch_bounds__(kThreads)
-    sort_short_rows(std::int64_t* order, int keep, const void* x, int n, int log_row,
-                    std::int64_t rows, const Rule rule) {
+    sort_short_rows(const Sorted s, int log_row, std::int64_t rows) {
   __shared__ Entry<Key> entries[kEntries];
-  const int length = 1 << log_row;
+  const int length = 1 << log_row, n = static_cast<int>(s.n), keep = static_cast<int>(s.keep);
   const std::int64_t first = std::int64_t{blockIdx.x} * (kEntries >> log_row);
   for (int i = static_cast<int>(threadIdx.x); i < kEntries; i += kThreads) {
     const std::int64_t row = first + (i >> log_row);
     const int at = i & (length - 1);
     // What fills up comes after all else.
-    entries[i] = row < rows && at < n
-                     ? Entry<Key>{key_at<Key>(x, row * n + at, rule), static_cast<unsigned>(at)}
-                     : Entry<Key>{static_cast<Key>(~Key{0}), ~0u};
+    if (row < rows && at < n) {
+      Key bits[1];
+      load_bits(bits, s.x, row * n + at, 1, row * n + n, s.rule);
+      entries[i] = {key_of(bits[0], s.rule), static_cast<unsigned>(at)};
+    } else {
+      entries[i] = {static_cast<Key>(~Key{0}), ~0u};
+    }
   }
   __syncthreads();
   for (int size = 2; size <= length; size *= 2) {
@@ -140,52 +208,68 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = static_cast<int>(threadIdx.x); i < kEntries; i += kThreads) {
     const std::int64_t row = first + (i >> log_row);
     const int at = i & (length - 1);
-    if (row < rows && at < keep) order[row * keep + at] = entries[i].position;
+    if (row < rows && at < keep) s.write(row * keep + at, row, entries[i].position, entries[i].key);
   }
 }
 
-constexpr int kTile = 2048;  // the longest rows of a block
+constexpr int kTile = 4096;  // the longest rows of a block
 
-/// A row of n <= kBlock * kEach elements for each block.
+/// A row of at most kBlock * kEach elements for each block.
 template <class Key, int kBlock, int kEach>
-__global__ void __launch_bounds__(kBlock)
-    sort_rows(std::int64_t* order, int keep, const void* x, int n, const Rule rule) {
+__global__ void __launch_bounds__(kBlock, sizeof(Key) == 8 ? 2 : 3) sort_rows(const Sorted s) {
   using Sort = cub::BlockRadixSort<Key, kBlock, kEach, std::uint16_t>;
-  __shared__ typename Sort::TempStorage storage;
+  constexpr int kPad = 32;  // a place left out after so many spares banks conflicts
+  __shared__ union {
+    typename Sort::TempStorage storage;
+    Key loaded[kBlock * kEach + kBlock * kEach / kPad];
+  } shared;
   const std::int64_t row = blockIdx.x;
-  const int thread = static_cast<int>(threadIdx.x);
+  const int thread = static_cast<int>(threadIdx.x), keep = static_cast<int>(s.keep);
   Key keys[kEach];
   std::uint16_t positions[kEach];
-#pragma unroll
-  for (int k = 0; k < kEach; ++k) {
-    const int at = thread * kEach + k;
-    // What fills up comes after all else, as its positions do.
-    keys[k] = at < n ? key_at<Key>(x, row * n + at, rule) : static_cast<Key>(~Key{0});
-    positions[k] = static_cast<std::uint16_t>(at);
-  }
-  Sort(storage).SortBlockedToStriped(keys, positions, 0, rule.bits);
+  load_bits(keys, s.x, row * s.n + thread, kBlock, row * s.n + s.n, s.rule);
 #pragma unroll
   for (int k = 0; k < kEach; ++k) {
     const int at = k * kBlock + thread;
-    if (at < keep) order[row * keep + at] = positions[k];
+    // What fills up comes after all else, as its positions do.
+    shared.loaded[at + at / kPad] = at < s.n ? key_of(keys[k], s.rule) : static_cast<Key>(~Key{0});
+  }
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const int at = thread * kEach + k;
+    keys[k] = shared.loaded[at + at / kPad];
+    positions[k] = static_cast<std::uint16_t>(at);
+  }
+  __syncthreads();
+  Sort(shared.storage).SortBlockedToStriped(keys, positions, 0, s.rule.bits);
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const int at = k * kBlock + thread;
+    if (at < keep) s.write(row * keep + at, row, positions[k], keys[k]);
   }
 }
 
+template <int kValue>
+using Number = std::integral_constant<int, kValue>;
+
 template <class Key>
-void sort_small(const Context& context, std::int64_t* order, std::int64_t keep, const void* x,
-                std::int64_t n, std::int64_t rows, const Rule& rule) {
-  const int length = static_cast<int>(n), kept = static_cast<int>(keep);
-  if (n <= kShort) {
-    const int log_row = std::bit_width(static_cast<unsigned>(length - 1));
+void sort_small(const Context& context, const Sorted& s, std::int64_t rows) {
+  const auto by_block = [&](auto threads, auto each) {
+    launch(context, "argsort", &sort_rows<Key, decltype(threads)::value, decltype(each)::value>,
+           static_cast<unsigned>(rows), decltype(threads)::value, 0, s);
+  };
+  if (s.n <= kShort) {
+    const int log_row = std::bit_width(static_cast<unsigned>(s.n - 1));
     launch(context, "argsort", &sort_short_rows<Key>,
-           static_cast<unsigned>(ceil_div(rows, kEntries >> log_row)), kThreads, 0, order, kept, x,
-           length, log_row, rows, rule);
-  } else if (n <= 512) {
-    launch(context, "argsort", &sort_rows<Key, 128, 4>, static_cast<unsigned>(rows), 128, 0, order,
-           kept, x, length, rule);
+           static_cast<unsigned>(ceil_div(rows, kEntries >> log_row)), kThreads, 0, s, log_row,
+           rows);
+  } else if (s.n <= 512) {
+    by_block(Number<128>(), Number<4>());
+  } else if (s.n <= 2048) {
+    by_block(Number<256>(), Number<8>());
   } else {
-    launch(context, "argsort", &sort_rows<Key, 256, 8>, static_cast<unsigned>(rows), 256, 0, order,
-           kept, x, length, rule);
+    by_block(Number<256>(), Number<16>());
   }
 }
 
@@ -197,125 +281,159 @@ unsigned blocks_for(std::int64_t n) {
   return static_cast<unsigned>(ceil_div(n, std::int64_t{kThreads} * kEach));
 }
 
-/// f(i) for the elements of a thread before n.
-template <class F>
-__device__ __forceinline__ void for_each(std::int64_t n, F f) {
-  const std::int64_t first = std::int64_t{blockIdx.x} * kThreads * kEach + threadIdx.x;
-#pragma unroll
-  for (int k = 0; k < kEach; ++k)
-    if (const std::int64_t i = first + k * kThreads; i < n) f(i);
+__device__ __forceinline__ std::int64_t first_of_thread() {
+  return std::int64_t{blockIdx.x} * kThreads * kEach + threadIdx.x;
 }
 
 /// Keys with the number of their row above, if there are several.
 template <class Key, class Position>
 __global__ void __launch_bounds__(kThreads)
-    make_keys(Key* keys, Position* positions, const void* x, const LongDivider row,
-              std::int64_t count, bool with_row, const Rule rule) {
-  for_each(count, [&](std::int64_t i) {
-    Key key;
-    // From memory as wide as the element.
-    if constexpr (sizeof(Key) == 8)
-      key = rule.bits == 64 ? key_at<std::uint64_t>(x, i, rule) : key_at<std::uint32_t>(x, i, rule);
-    else
-      key = key_at<Key>(x, i, rule);
-    if (with_row) key |= static_cast<Key>(row.divide(i)) << rule.bits;
+    make_keys(Key* keys, Position* positions, const Sorted s, const LongDivider row,
+              std::int64_t count, bool with_row) {
+  const std::int64_t first = first_of_thread();
+  Key bits[kEach];
+  load_bits(bits, s.x, first, kThreads, count, s.rule);
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const std::int64_t i = first + k * kThreads;
+    if (i >= count) break;
+    Key key = key_of(bits[k], s.rule);
+    if (with_row) key |= static_cast<Key>(row.divide(i)) << s.rule.bits;
     keys[i] = key;
     positions[i] = static_cast<Position>(i);
-  });
+  }
 }
 
 __global__ void __launch_bounds__(kThreads)
     make_row_keys(std::uint32_t* keys, std::uint32_t* to, const std::uint32_t* positions,
                   const LongDivider row, std::int64_t count) {
-  for_each(count, [&](std::int64_t i) {
+  const std::int64_t first = first_of_thread();
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const std::int64_t i = first + k * kThreads;
+    if (i >= count) break;
     to[i] = positions[i];
     keys[i] = static_cast<std::uint32_t>(row.divide(positions[i]));
-  });
+  }
 }
 
-/// The first ones of each row of n, counted from the start of the row.
-template <class Position>
+/// Out of the sorted rows; `keys` is null where the elements' keys are no longer at hand.
+template <class Key, class Position>
 __global__ void __launch_bounds__(kThreads)
-    write_order(std::int64_t* order, const Position* positions, const LongDivider keep,
-                std::int64_t n, std::int64_t count) {
-  for_each(count, [&](std::int64_t i) {
-    const std::int64_t row = keep.divide(i), at = i - row * keep.divisor;
-    order[i] = static_cast<std::int64_t>(positions[row * n + at]) - row * n;
-  });
+    write_sorted(const Sorted s, const Key* keys, const Position* positions, const LongDivider keep,
+                 std::int64_t count) {
+  const std::int64_t first = first_of_thread();
+  std::int64_t row[kEach];
+  Position position[kEach];
+  Key key[kEach];
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const std::int64_t i = first + k * kThreads;
+    if (i >= count) break;
+    row[k] = keep.divide(i);
+    const std::int64_t from = row[k] * s.n + (i - row[k] * keep.divisor);
+    position[k] = positions[from];
+    if (keys) key[k] = keys[from];
+  }
+#pragma unroll
+  for (int k = 0; k < kEach; ++k) {
+    const std::int64_t i = first + k * kThreads;
+    if (i >= count) break;
+    const std::int64_t at = static_cast<std::int64_t>(position[k]) - row[k] * s.n;
+    if (keys)
+      s.write(i, row[k], at, key[k]);
+    else
+      s.write(i, row[k], at);
+  }
 }
 
 /// By the keys, `with_row` the rows too.
 template <class Key, class Position>
-void sort_by_key(const Context& context, std::int64_t* order, std::int64_t keep, const void* x,
-                 std::int64_t n, std::int64_t rows, bool with_row, const Rule& rule) {
-  const std::int64_t count = n * rows;
+void sort_by_key(const Context& context, const Sorted& s, std::int64_t rows, bool with_row) {
+  const std::int64_t count = s.n * rows, kept = rows * s.keep;
   const auto size = static_cast<std::size_t>(count);
   const int row_bits = std::bit_width(static_cast<std::uint64_t>(rows - 1));
-  const LongDivider row(n, count);
+  const LongDivider row(s.n, count), keep(s.keep, kept);
   Pairs<Key, Position> pairs(context, size);
   launch(context, "argsort", &make_keys<Key, Position>, blocks_for(count), kThreads, 0,
-         pairs.keys(), pairs.positions(), x, row, count, with_row && rows > 1, rule);
-  pairs.sort(context, "argsort", size, rule.bits + (with_row ? row_bits : 0));
-  const auto write = [&](const auto* positions) {
-    using At = std::remove_const_t<std::remove_pointer_t<decltype(positions)>>;
-    launch(context, "argsort", &write_order<At>, blocks_for(rows * keep), kThreads, 0, order,
-           positions, LongDivider(keep, rows * keep), n, rows * keep);
-  };
+         pairs.keys(), pairs.positions(), s, row, count, with_row && rows > 1);
+  pairs.sort(context, "argsort", size, s.rule.bits + (with_row ? row_bits : 0));
   if constexpr (sizeof(Position) == 4) {
     if (!with_row && rows > 1) {
       Pairs<std::uint32_t, std::uint32_t> by_row(context, size);
       launch(context, "argsort", &make_row_keys, blocks_for(count), kThreads, 0, by_row.keys(),
              by_row.positions(), pairs.positions(), row, count);
       by_row.sort(context, "argsort", size, row_bits);
-      return write(by_row.positions());
+      launch(context, "argsort", &write_sorted<Key, Position>, blocks_for(kept), kThreads, 0, s,
+             nullptr, by_row.positions(), keep, kept);
+      return;
     }
   }
-  write(pairs.positions());
+  launch(context, "argsort", &write_sorted<Key, Position>, blocks_for(kept), kThreads, 0, s,
+         pairs.keys(), pairs.positions(), keep, kept);
 }
 
-void sort_large(const Context& context, std::int64_t* order, std::int64_t keep, const void* x,
-                std::int64_t n, std::int64_t rows, const Rule& rule) {
-  if (n > kLaunchElements)
-    return sort_by_key<std::uint64_t, std::uint64_t>(context, order, keep, x, n, rows, true, rule);
-  const int bits = rule.bits + std::bit_width(static_cast<std::uint64_t>(rows - 1));
+void sort_large(const Context& context, const Sorted& s, std::int64_t rows) {
+  if (s.n > kLaunchElements)
+    return sort_by_key<std::uint64_t, std::uint64_t>(context, s, rows, true);
+  const int bits = s.rule.bits + std::bit_width(static_cast<std::uint64_t>(rows - 1));
   if (bits <= 32)
-    sort_by_key<std::uint32_t, std::uint32_t>(context, order, keep, x, n, rows, true, rule);
+    sort_by_key<std::uint32_t, std::uint32_t>(context, s, rows, true);
   else
-    sort_by_key<std::uint64_t, std::uint32_t>(context, order, keep, x, n, rows, bits <= 64, rule);
+    sort_by_key<std::uint64_t, std::uint32_t>(context, s, rows, bits <= 64);
 }
 
-void sort_all(const Context& context, std::int64_t* order, std::int64_t keep, const void* x,
-              std::int64_t n, std::int64_t rows, const Rule& rule) {
-  const bool small = n <= kTile;
+void sort_all(const Context& context, const Sorted& all, std::int64_t rows) {
+  const bool small = all.n <= kTile;
   // As many rows as one launch takes; one where it is longer than that.
-  const std::int64_t most = std::max<std::int64_t>(1, kLaunchElements / n);
+  const std::int64_t most = std::max<std::int64_t>(1, kLaunchElements / all.n);
+  const std::int64_t bytes = all.rule.bits / 8;
   for (std::int64_t row = 0; row < rows; row += most) {
     const std::int64_t some = std::min(most, rows - row);
-    const void* const from = static_cast<const std::byte*>(x) + row * n * (rule.bits / 8);
-    std::int64_t* const to = order + row * keep;
+    Sorted s = all;
+    s.x = static_cast<const std::byte*>(all.x) + row * all.n * bytes;
+    s.order += row * all.keep;
+    if (s.values) s.values = static_cast<std::byte*>(all.values) + row * all.keep * bytes;
     if (!small)
-      sort_large(context, to, keep, from, n, some, rule);
-    else if (rule.bits == 64)
-      sort_small<std::uint64_t>(context, to, keep, from, n, some, rule);
+      sort_large(context, s, some);
+    else if (s.rule.bits == 64)
+      sort_small<std::uint64_t>(context, s, some);
     else
-      sort_small<std::uint32_t>(context, to, keep, from, n, some, rule);
+      sort_small<std::uint32_t>(context, s, some);
   }
 }
+
+/// A view of an output with `axis` last, or where that is not dense, what stands in for it.
+struct RowsOut {
+  RowsOut(const Tensor& out, int axis)
+      : view(out.movedim(axis, -1)),
+        dense(view.is_contiguous()
+                  ? view
+                  : tensor::detail::allocate(view.shape(), view.type(), view.device())) {}
+  void finish() const {
+    if (!view.is_contiguous()) cuda::copy(view, dense);
+  }
+  Tensor view, dense;
+};
 
 }  // namespace
 
-void argsort(const Tensor& out, const Tensor& x, int axis, bool descending) {
+void argsort(const Tensor& order, const Tensor& values, const Tensor& x, int axis,
+             bool descending) {
   const Context context(x.device());
-  // The sorted axis last and dense; the result is written back through a view of that order.
   const Tensor rows = x.movedim(axis, -1).contiguous();
-  const Tensor view = out.movedim(axis, -1);
-  const Tensor order = view.is_contiguous()
-                           ? view
-                           : tensor::detail::allocate(view.shape(), DataType::Int64, x.device());
-  const std::int64_t n = x.shape().dim(axis);
-  sort_all(context, static_cast<std::int64_t*>(order.data()), out.shape().dim(axis), rows.data(), n,
-           static_cast<std::int64_t>(x.numel()) / n, rule_of(x.type(), descending));
-  if (!view.is_contiguous()) copy(view, order);
+  const RowsOut to(order, axis);
+  std::optional<RowsOut> sorted;
+  Sorted s;
+  if (values.defined()) s.values = sorted.emplace(values, axis).dense.data();
+  s.order = static_cast<std::int64_t*>(to.dense.data());
+  s.x = rows.data();
+  s.n = x.shape().dim(axis);
+  s.keep = order.shape().dim(axis);
+  s.rule = rule_of(x.type(), descending);
+  sort_all(context, s, static_cast<std::int64_t>(x.numel()) / s.n);
+  to.finish();
+  if (sorted) sorted->finish();
 }
 
 }  // namespace lmp::cuda

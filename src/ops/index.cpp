@@ -7,12 +7,14 @@ namespace lmp::table {
 using tensor::detail::allocate;
 using tensor::detail::backend;
 
-Tensor ArgSort::forward(const Tensor& x) const {
+Tensor ArgSort::forward(const Tensor& x, Tensor* values) const {
   IntList shape(x.shape());
   shape[static_cast<std::size_t>(axis)] = keep;
-  Tensor out = allocate(Shape(shape), DataType::Int64, x.device());
-  if (out.numel() > 0) backend(x.device()).argsort(out, x, axis, descending);
-  return out;
+  Tensor order = allocate(Shape(shape), DataType::Int64, x.device());
+  if (values) *values = allocate(order.shape(), x.type(), x.device());
+  if (order.numel() > 0)
+    backend(x.device()).argsort(order, values ? *values : Tensor(), x, axis, descending);
+  return order;
 }
 
 Tensor IndexSelect::forward(const Tensor& x) const {

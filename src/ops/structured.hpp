@@ -399,7 +399,8 @@ struct ArgSort {
   int axis;
   bool descending;
   std::int64_t keep;
-  Tensor forward(const Tensor& x) const;
+  /// The elements there too, unless `values` is null.
+  Tensor forward(const Tensor& x, Tensor* values = nullptr) const;
   template <class V>
   void vjp(const Saves<V>&, const V&) const {}
   ArgSort shifted(std::int64_t) const { return {axis + 1, descending, keep}; }

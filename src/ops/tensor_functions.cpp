@@ -43,6 +43,11 @@ namespace {
 Tensor apply_list(const table::Cat& op, const std::vector<Tensor>& list) {
   return op.forward(list);
 }
+std::pair<Tensor, Tensor> sorted(const table::ArgSort& op, const Tensor& x) {
+  Tensor values;
+  Tensor order = op.forward(x, &values);
+  return {std::move(values), std::move(order)};
+}
 bool holds_anywhere(const Tensor& condition) { return any(condition).item() != 0; }
 }  // namespace
 

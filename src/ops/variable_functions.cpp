@@ -31,6 +31,10 @@ namespace {
 Variable apply_list(const table::Cat& op, const std::vector<Variable>& list) {
   return intercept(StructuredOp<table::Cat, kList>(op), pointers(list));
 }
+std::pair<Variable, Tensor> sorted(const table::ArgSort& op, const Variable& x) {
+  const Tensor order = apply(op, x).data();
+  return {gather(x, op.axis, order), order};
+}
 // In any lane, under vmap.
 bool holds_anywhere(const Variable& condition) {
   return tensor::any(plain_value(condition)).item() != 0;

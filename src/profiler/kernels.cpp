@@ -175,9 +175,10 @@ void scatter(const char* op, const Tensor& out, int axis, const Tensor& index, c
   scope->scatter(op, out, axis, index, source, add);
 }
 
-void argsort(const Tensor& out, const Tensor& x, int axis, bool descending) {
-  const KernelScope scope("argsort", x.type(), {&out, &x});
-  scope->argsort(out, x, axis, descending);
+void argsort(const Tensor& order, const Tensor& values, const Tensor& x, int axis,
+             bool descending) {
+  const KernelScope scope(values.defined() ? "sort" : "argsort", x.type(), {&order, &values, &x});
+  scope->argsort(order, values, x, axis, descending);
 }
 
 std::size_t count_nonzero(const Tensor& x) {

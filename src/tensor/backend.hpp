@@ -98,8 +98,10 @@ struct Backend {
   void (*gather)(const char* op, const Tensor& out, const Tensor& x, int axis, const Tensor& index);
   void (*scatter)(const char* op, const Tensor& out, int axis, const Tensor& index,
                   const Tensor& source, bool add);
-  /// As many of the first positions as `out` has room for along `axis`; not empty.
-  void (*argsort)(const Tensor& out, const Tensor& x, int axis, bool descending);
+  /// As many of the first positions as `order` has room for along `axis`; not empty. `values` gets
+  /// the elements there, unless it is undefined.
+  void (*argsort)(const Tensor& order, const Tensor& values, const Tensor& x, int axis,
+                  bool descending);
   std::size_t (*count_nonzero)(const Tensor& x);
   void (*nonzero)(const Tensor& out, const Tensor& x);
   /// Fills out from the stream at `offset`.
