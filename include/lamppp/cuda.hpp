@@ -20,8 +20,9 @@ LMP_API int device_count() noexcept;
 inline bool is_available() noexcept { return device_count() > 0; }
 
 /// Waits for all that a GPU has been given, on all streams. Throws IndexError where an op has met
-/// an index out of range since the last time that the program waited, naming the op and the index,
-/// and DeviceLostError where the GPU has failed.
+/// an index out of range since the last time that the program waited, naming the op and the index;
+/// ValueError where `remainder` has met an integer 0, or `pow` a negative power of integers, in a
+/// tensor; and DeviceLostError where the GPU has failed.
 LMP_API void synchronize(tensor::Device device = tensor::DeviceType::CUDA);
 
 /// A queue of work for a GPU: what one is given runs in order, and beside what others are given.

@@ -73,7 +73,8 @@ TEST_F(GpuSharedMoves, CopiesOfViews) {
 
 TEST_F(GpuSharedMoves, MatrixTransposes) {
   for (DataType type : {DataType::Int8, DataType::BFloat16, DataType::Float32, DataType::Float64})
-    for (const Shape& shape : {Shape{1, 500}, Shape{31, 33}, Shape{257, 129}, Shape{64, 1000}})
+    for (const Shape& shape :
+         {Shape{1, 500}, Shape{31, 33}, Shape{257, 129}, Shape{64, 1000}, Shape{132, 260}})
       expect_alike(
           "transpose", [](const Tensors& x) { return Tensors{x[0].transpose().contiguous()}; },
           {numbers(type, shape)}, none);
@@ -202,6 +203,9 @@ TEST_F(GpuSharedIndexing, Reads) {
           [](const Tensors& in) { return Tensors{lmp::index_select(in[0], 0, in[1])}; },
           {numbers(type, {1000, 64}), places(1000, {300})});
   }
+  check("gather down wide rows",
+        [](const Tensors& in) { return Tensors{lmp::gather(in[0], 0, in[1])}; },
+        {numbers(DataType::Float32, {7, 2048}), places(7, {11, 2048})});
   check("one_hot", [](const Tensors& in) { return Tensors{lmp::one_hot(in[0], 9)}; },
         {(places(4, {5, 3}) + 4)});
 }
@@ -237,6 +241,31 @@ TEST_F(GpuSharedIndexing, WritesWithDuplicates) {
             return bound;
           });
     }
+  }
+}
+
+TEST_F(GpuSharedIndexing, IntegersWithoutAnAnswerAreThrownAtTheNextRead) {
+  for (const DataType type : {DataType::UInt8, DataType::Int16, DataType::Int32, DataType::Int64}) {
+    const Tensor x = lmp::ones({1003}, gpu()).astype(type);
+    // The last element of a tensor that no pack divides, and one of a view that goes by elements.
+    for (const std::int64_t at : {1002, 500}) {
+      Tensor zero = x.clone();
+      zero.narrow(0, at, 1).fill(0);
+      const std::string message =
+          message_of<ValueError>([&] { lmp::remainder(x, zero).to_vector<int>(); });
+      EXPECT_TRUE(contains(message, "division by zero")) << type << ": " << message;
+      EXPECT_THROW(lmp::remainder(x.flip({0}), zero).to_vector<int>(), ValueError) << type;
+      EXPECT_NO_THROW(lmp::remainder(zero, x).to_vector<int>()) << "it is thrown once";
+      if (type == DataType::UInt8) continue;
+      const std::string power = message_of<ValueError>(
+          [&] { lmp::pow(x, zero - 1 + lmp::ne(zero, 0).astype(type)).to_vector<int>(); });
+      EXPECT_TRUE(contains(power, "negative power")) << type << ": " << power;
+    }
+    // What lies behind the end is nobody's.
+    Tensor behind = lmp::zeros({64}, gpu()).astype(type);
+    Tensor front = behind.narrow(0, 0, 19);
+    front.fill(3);
+    EXPECT_NO_THROW(lmp::remainder(front, front).to_vector<int>()) << type;
   }
 }
 

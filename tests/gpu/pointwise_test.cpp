@@ -139,8 +139,8 @@ TEST_P(GpuPointwise, LargeAndOddSizes) {
   const Size sizes[] = {
       {Layout::Offset, {100003}, {100003}},         {Layout::Contiguous, {65537}, {1}},
       {Layout::Contiguous, {301, 517}, {517}},      {Layout::Contiguous, {301, 517}, {301, 1}},
-      {Layout::Transposed, {259, 131}, {259, 131}}, {Layout::Sliced, {67, 33, 5}, {67, 33, 5}},
-      {Layout::Reversed, {40001}, {40001}}};
+      {Layout::Transposed, {259, 131}, {259, 131}}, {Layout::Transposed, {132, 100}, {132, 100}},
+      {Layout::Sliced, {67, 33, 5}, {67, 33, 5}},   {Layout::Reversed, {40001}, {40001}}};
   for (DataType type : sweep::kTypes) {
     // Drawn once: drawing takes longer than computing.
     std::vector<Wide> pool[3];
