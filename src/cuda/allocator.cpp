@@ -192,7 +192,7 @@ class Heap {
   }
 
   Block* carve(Pool& pool, std::size_t bytes) {
-    const std::size_t wanted = !caching()            ? std::max<std::size_t>(bytes, 1)
+    const std::size_t wanted = !caching() ? round_up(bytes, 16)  // a pack may be read to its end
                                : bytes <= kListBytes ? list_bytes(list_of(bytes))
                                                      : round_up(bytes, kGranule);
     Block* block = fitting(pool, wanted);

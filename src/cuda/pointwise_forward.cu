@@ -293,7 +293,7 @@ Walk<kOperands> in_groups(Iteration& loop, Size&& size, Data&& data) {
     across |= data(i) && inner > 0 && std::abs(strides[inner]) > 1 &&
               std::abs(strides[inner - 1]) < std::abs(strides[inner]);
   }
-  if (!(walk.packed & 1)) return walk;
+  if (!(walk.packed & 1)) return {};
   walk.groups = true;
   loop.sizes[inner] /= kGroup;
   loop.numel /= kGroup;
