@@ -18,12 +18,12 @@ struct ParameterUpdate {
   /// Dense, zeros before the first step, in Float64 for a Float64 parameter and else in Float32, so
   /// that halves do not lose what is small.
   Tensor first, second = {};
+  /// Which step this is for what is kept, from 1 on.
+  std::int64_t step = 1;
   /// Of a half parameter its value in Float32, dense, or undefined. Where it is there, it is what
   /// the step moves, and the parameter becomes what it rounds to: steps that are too small for a
   /// half add up.
   Tensor master = {};
-  /// Which step this is for what is kept, from 1 on.
-  std::int64_t step = 1;
 };
 
 /// What sgd_step does with g the gradient, p the parameter, m the momentum.
