@@ -6,8 +6,6 @@ FOLDER holds the programs ulp_baseline, ulp_avx2 and ulp_avx512; every STRIDE-th
 """
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
 from pathlib import Path
 
 LEVELS = ("baseline", "avx2", "avx512")
@@ -25,8 +23,7 @@ def errors(program, stride):
 
 def main():
     folder, stride = Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 7
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        found = list(pool.map(lambda level: errors(folder / f"ulp_{level}", stride), LEVELS))
+    found = [errors(folder / f"ulp_{level}", stride) for level in LEVELS]
     lines = ["| function | " + " | ".join(LEVELS) + " | worst at |", "|---" * 5 + "|"]
     for name in found[0]:
         worst = max((table[name] for table in found), key=lambda error: float(error[0]))

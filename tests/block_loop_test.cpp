@@ -69,6 +69,28 @@ TEST(BlockLoop, PermutedOperandsOfThreeAxes) {
   }
 }
 
+// Chunks begin and end inside of rows.
+TEST(BlockLoop, LongRowsOfThreeAxes) {
+  const Tensor all = numbers({6, 41, 700}), x = lmp::slice(all, 0, std::nullopt, std::nullopt, 2);
+  const Tensor rows = numbers({3, 1, 700}) + 3, columns = numbers({41, 1}) + 5;
+  const std::vector<double> a = values(x - rows), b = values(rows - x), c = values(columns - x),
+                            d = values(lmp::flip(x, {1}) - x), e = values(x.contiguous()),
+                            f = values(x.astype(DataType::Int32)), g = values(-x);
+  std::size_t k = 0;
+  for (std::int64_t i = 0; i < 3; ++i)
+    for (std::int64_t j = 0; j < 41; ++j)
+      for (std::int64_t m = 0; m < 700; ++m, ++k) {
+        const double p = all.index({2 * i, j, m}), r = rows.index({i, 0, m});
+        ASSERT_EQ(a[k], p - r) << k;
+        ASSERT_EQ(b[k], r - p) << k;
+        ASSERT_EQ(c[k], columns.index({j, 0}) - p) << k;
+        ASSERT_EQ(d[k], all.index({2 * i, 40 - j, m}) - p) << k;
+        ASSERT_EQ(e[k], p) << k;
+        ASSERT_EQ(f[k], p) << k;
+        ASSERT_EQ(g[k], -p) << k;
+      }
+}
+
 TEST(BlockLoop, RowsColumnsAndNumbersOnEitherSide) {
   for (DataType type : {DataType::Float32, DataType::Float64, DataType::BFloat16, DataType::Int32})
     for (std::int64_t columns : {3, 63, 64, 300, 1500}) {

@@ -72,6 +72,34 @@ Function both(F f) {
 
 #define CALL(expression) both([=](const auto& x) { return expression; })
 
+// What an optimiser makes of the first of x by the gradients that follow.
+template <class Optimizer, class Rule, class X>
+Tensor trained(const Rule& rule, const std::vector<X>& x) {
+  const Variable p(value_of(x[0]).clone(), true);
+  Optimizer optimizer({p}, rule);
+  for (std::size_t i = 1; i < x.size(); ++i) {
+    optimizer.zero_grad();
+    p.incr_grad(value_of(x[i]));
+    optimizer.step();
+  }
+  return p.data();
+}
+
+// The gradients x, clipped, and their norm, joined.
+template <class X>
+Tensor clipped(const std::vector<X>& x, double max_norm) {
+  std::vector<Variable> parameters;
+  for (const X& g : x) {
+    parameters.emplace_back(lmp::zeros_like(value_of(g)), true);
+    parameters.back().incr_grad(value_of(g));
+  }
+  const double norm = lmp::optim::clip_grad_norm(parameters, max_norm).item();
+  std::vector<Tensor> out;
+  for (const Variable& p : parameters) out.push_back(p.grad().flatten().astype(DataType::Float64));
+  out.push_back(lmp::full({1}, norm, DeviceType::CPU, DataType::Float64));
+  return lmp::cat(out);
+}
+
 Tensor index_of(const Tensor& t) { return t.astype(DataType::Int64); }
 Tensor index_of(const Variable& v) { return v.data().astype(DataType::Int64); }
 Tensor mask_of(const Tensor& t) { return t != 0; }
@@ -187,6 +215,23 @@ std::map<std::string, Function> functions() {
   }
   f["nonzero"] = CALL(lmp::nonzero(x[0]));
   f["one_hot"] = CALL(lmp::one_hot(index_of(x[0]), 5));
+  using lmp::optim::Adam, lmp::optim::AdamW, lmp::optim::SGD;
+  const auto sgd = [](const lmp::SgdRule& rule) { return CALL(trained<SGD>(rule, x)); };
+  const auto adam = [](const lmp::AdamRule& rule) { return CALL(trained<Adam>(rule, x)); };
+  const auto adamw = [](const lmp::optim::AdamWOptions& rule) {
+    return CALL(trained<AdamW>(rule, x));
+  };
+  f["sgd"] = sgd({.lr = 0.1});
+  f["sgd_momentum"] = sgd({.lr = 0.1, .momentum = 0.9, .dampening = 0.25, .weight_decay = 0.05});
+  f["sgd_nesterov"] = sgd({.lr = 0.05, .momentum = 0.8, .weight_decay = 0.1, .nesterov = true});
+  f["adam"] = adam({.lr = 0.1});
+  f["adam_options"] =
+      adam({.lr = 0.05, .beta1 = 0.8, .beta2 = 0.95, .eps = 1e-3, .weight_decay = 0.1});
+  f["adamw"] = adamw({.lr = 0.1});
+  f["adamw_options"] =
+      adamw({.lr = 0.05, .beta1 = 0.7, .beta2 = 0.9, .eps = 1e-4, .weight_decay = 0.2});
+  f["clip_grad_norm"] = CALL(clipped(x, 2.5));
+  f["clip_grad_norm_below"] = CALL(clipped(x, 100));
   return f;
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <latch>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
@@ -677,13 +678,22 @@ TEST(HooksThreads, RegisteredAndRemovedWhilePassesRun) {
   const Variable x = leaf({1, 2}), y = x * x, z = sum(y * y);
   std::atomic<int> calls{0}, passes{0};
   std::atomic<bool> done{false};
+  // The first hooks are there before the passes begin, and stay until one has ended: the scheduler
+  // may run all passes in one go.
+  std::latch hooked(1);
   std::thread busy([&] {
     std::vector<HookHandle> handles;
-    while (!done) {
+    const auto add = [&] {
       handles.push_back(y.register_hook([&](const Tensor&) { ++calls; }));
       handles.push_back(x.register_hook([&](const Variable& g) { return g * 1; }));
       handles.push_back(register_node_hook(
           *y.grad_fn(), [&](const Variables& in, const Variable&) { return in; }));
+    };
+    add();
+    hooked.count_down();
+    while (passes == 0) std::this_thread::yield();
+    while (!done) {
+      add();
       if (handles.size() > 6) {
         for (HookHandle& h : handles) h.remove();
         handles.clear();
@@ -692,6 +702,7 @@ TEST(HooksThreads, RegisteredAndRemovedWhilePassesRun) {
     }
   });
   on_threads(3, [&](int) {
+    hooked.wait();
     for (int i = 0; i < 300; ++i) {
       EXPECT_EQ(values(grad({z}, {x}, {.retain_graph = true})[0]), (Values{4, 32}));
       z.backward(BackwardOptions{.retain_graph = true});

@@ -18,7 +18,7 @@ using lmp::DataType;
 using lmp::Shape;
 using lmp::Tensor;
 using lmp::tensor::BFloat16, lmp::tensor::Half;
-using lmp::testing::message_of;
+using lmp::testing::contains, lmp::testing::message_of;
 using Doubles = std::vector<double>;
 using Ints = std::vector<std::int64_t>;
 
@@ -469,6 +469,12 @@ TEST(Sizes, NearTwoToThe63AreExactOrRefused) {
   EXPECT_THROW(lmp::repeat(x, {0, -1}), lmp::ValueError);
   EXPECT_THROW(lmp::split(x, std::vector<std::int64_t>{kMax, kMax, 5}, 0), lmp::ShapeError);
   EXPECT_EQ(lmp::chunk(x, kMax, 0).size(), 3u);
+  const Tensor wide = lmp::broadcast_to(lmp::ones({1}), {kMax});
+  EXPECT_TRUE(contains(message_of<lmp::ShapeError>([&] {
+                         lmp::cat({wide, wide}, 0);
+                       }),
+                       "cat: the sizes"));
+  EXPECT_THROW(lmp::permutation(kMax), lmp::ShapeError);
 }
 
 TEST(Pieces, MakeTheSameAsTheWhole) {

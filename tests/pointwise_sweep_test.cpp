@@ -125,10 +125,8 @@ Expected expect_element(const Reference& r, Promote kind, DataType compute, cons
     in[i] = round_to(wide ? compute : DataType::Float32, x[i]);
     narrow[i] = static_cast<double>(in[i]);
   }
-  if (r.ulp32 != 0) {
-    const Wide scale = r.scale(format(wide ? compute : DataType::Float32), in[0]);
-    return {wide ? r.wide(in) : r.exact(narrow), wide ? r.ulp64 : r.ulp32, scale};
-  }
+  if (r.ulp32 != 0)
+    return {wide ? r.wide(in) : r.exact(narrow), wide ? r.ulp64 : r.ulp32, r.scale(in[0])};
   const double y = r.exact(narrow);
   if (kind == Promote::Compare) return {y};
   // Twice the digits of float and two more: rounding double's result once more is rounding once.

@@ -5,7 +5,7 @@
 #include <cmath>
 #include <functional>
 
-#include "lamppp/lamppp.hpp"
+#include "autograd_support.hpp"
 #include "sweep.hpp"
 
 namespace lmp {
@@ -153,6 +153,41 @@ TEST(Update, LeavesParametersWithoutAGradient) {
   EXPECT_GT(q.version(), 0u);
   lmp::sgd_step({}, {});
   lmp::adam_step({{p, {}, {}}}, {});
+}
+
+TEST(Update, RefusesToWriteMemoryTwice) {
+  const Tensor all = lmp::ones({4, 4}), g = lmp::ones({2, 4});
+  const auto rows = [&](std::int64_t begin) { return all.slice(0, begin, begin + 2); };
+  const auto step = [](const std::vector<ParameterUpdate>& updates) { lmp::sgd_step(updates, {}); };
+  step({{rows(0), g, {}}, {rows(2), g, {}}});
+  EXPECT_TRUE(array_equal(all, lmp::full({4, 4}, 0.999f)));
+  EXPECT_EQ(testing::message_of<ValueError>([&] {
+              step({{lmp::ones({1}), lmp::ones({1}), {}}, {rows(2), g, {}}, {rows(1), g, {}}});
+            }),
+            "sgd_step: updates 1 and 2 write the same memory; list a parameter once, with a state "
+            "of its own, and clone() what shares elements");
+  EXPECT_TRUE(array_equal(all, lmp::full({4, 4}, 0.999f)));
+  step({{rows(0), g, {}}, {rows(0), {}, {}}});  // the second one is not written
+  step({{all.slice(0, 0, 0), lmp::ones({0, 4}), {}}, {rows(0), g, {}}});
+
+  // Columns between others.
+  const auto columns = [&](std::int64_t begin) { return all.slice(1, begin, begin + 2); };
+  const Tensor tall = lmp::ones({4, 2});
+  step({{columns(0), tall, {}}, {columns(2), tall, {}}});
+  EXPECT_THROW(step({{columns(2), tall, {}}, {columns(2), tall, {}}}), ValueError);
+
+  // States.
+  const Tensor p = lmp::ones({2}), q = lmp::ones({2}), m = lmp::zeros({2}), n = lmp::zeros({2});
+  EXPECT_THROW(lmp::sgd_step({{p, p, m}, {q, q, m}}, {.momentum = 0.5}), ValueError);
+  EXPECT_THROW(lmp::adam_step({{p, p, m, m}}, {}), ValueError);
+  EXPECT_THROW(lmp::adam_step({{p, p, m, p}}, {}), ValueError);
+  lmp::adam_step({{p, p, m, n}}, {});
+
+  // One array under two storages.
+  float values[4] = {};
+  const auto part = [&](int at) { return Tensor::from_blob(values + at, {2}, DataType::Float32); };
+  step({{part(0), lmp::ones({2}), {}}, {part(2), lmp::ones({2}), {}}});
+  EXPECT_THROW(step({{part(0), lmp::ones({2}), {}}, {part(1), lmp::ones({2}), {}}}), ValueError);
 }
 
 TEST(Update, NoDecayOfWhatIsInfinite) {

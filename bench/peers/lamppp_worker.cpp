@@ -57,7 +57,17 @@ struct Lamppp {
     return lmp::cross_entropy(logits, labels);
   }
 #ifdef LAMPPP_HAVE_CUDA
-  static void tf32(bool allowed) { lmp::cuda::allow_tf32(allowed); }
+  static peers::Body graph(const peers::Body& body) {
+    auto made = std::make_shared<lmp::cuda::Graph>();
+    for (int i = 0; i < 3; ++i) body();
+    made->capture(body);
+    return [=] { static_cast<void>(body), made->replay(); };
+  }
+  static void tf32(bool allowed) {
+    using lmp::cuda::MatmulPrecision;
+    lmp::cuda::set_float32_matmul_precision(allowed ? MatmulPrecision::High
+                                                    : MatmulPrecision::Highest);
+  }
 #endif
   /// AdamW with gradients that stay as they are.
   class AdamW {

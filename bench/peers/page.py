@@ -1,6 +1,7 @@
-"""Writes docs/benchmarks.md and docs/benchmarks.svg from the compare.json of a run of compare.py.
+"""Writes docs/benchmarks.md and its picture from the compare.json of a run of compare.py.
 
-    page.py build/bench/compare.json
+    page.py build/bench/compare.json         ./dev bench --peers
+    page.py build/gpu/report/compare.json gpu  ./dev gpu bench: docs/benchmarks_gpu.md
 """
 import json
 import sys
@@ -16,26 +17,42 @@ def cell(value):
     return "" if value is None else f"{value:.2f}"
 
 
+CPU = [
+    "# Benchmarks", "",
+    "Lamp++ beside PyTorch on the same machine, in the same run: `./dev bench --peers` installs PyTorch "
+    "under build/, measures both", "and writes the figures; `bench/peers/page.py` makes this page of "
+    "them. The rows are written once, in `bench/peers/rows.hpp`, and", "compiled for each library. A "
+    "round times every library in turn; figures are medians of {rounds} rounds. A ratio is the time of",
+    "PyTorch's C++ API over ours: above 1 we are faster. \"Of limit\" is what our time is of the "
+    "machine's own limit, measured in the",
+    "same run: bandwidth of reading, copy or triad on arrays of that size, or the peak of fused "
+    "multiply-adds (that of fp32 for",
+    "bf16, whose instruction does twice as much). Outputs are new each time, as programs have them.", "",
+    "Machine: {cpu}, {cores} cores. PyTorch {torch}. Both give up little by little on a loaded machine, "
+    "so run it on", "an idle one. [benchmarks_gpu.md](benchmarks_gpu.md) has the figures of a GPU.", "",
+    "![ratios](benchmarks.svg)", ""]
+GPU = [
+    "# Benchmarks on a GPU", "",
+    "Lamp++ beside PyTorch's C++ API on the same GPU, in the same run of `./dev gpu bench`; "
+    "`bench/peers/page.py` makes this page of", "its figures. The rows are written once, in "
+    "`bench/gpu/rows.hpp`. Times are of many calls, until the GPU has done the last, and",
+    "medians of {rounds} rounds. A ratio is PyTorch's time over ours: above 1 we are faster. \"Of limit\" "
+    "is what our time, less 3 us for a", "launch, is of what the bytes take at the bandwidth of a large "
+    "copy, or for small tensors what a bare launch of a", "kernel takes.", "",
+    "Machine: {cpu}. PyTorch {torch}.", "", "![ratios](benchmarks_gpu.svg)", ""]
+
+
 def main():
     result = json.loads(Path(sys.argv[1]).read_text())
+    gpu = "gpu" in sys.argv[2:]
     counts = sorted({row["threads"] for row in result["rows"]})
-    names = [f"{n} thread{'s' * (n > 1)}" for n in counts]
+    names = [""] if gpu else [f", {n} thread{'s' * (n > 1)}" for n in counts]
     summaries = [{name: rest for name, *rest in summary(result, n)} for n in counts]
-    lines = ["# Benchmarks", "",
-             "Lamp++ beside PyTorch on the same machine, in the same run: `./dev bench --peers` installs PyTorch "
-             "under build/, measures both", "and writes the figures; `bench/peers/page.py` makes this page of "
-             "them. The rows are written once, in `bench/peers/rows.hpp`, and", "compiled for each library. A "
-             "round times every library in turn; figures are medians of "
-             f"{result['rounds']} rounds. A ratio is the time of", "PyTorch's C++ API over ours: above 1 we are "
-             "faster. \"Of limit\" is what our time is of the machine's own limit, measured in the",
-             "same run: bandwidth of reading, copy or triad on arrays of that size, or the peak of fused "
-             "multiply-adds (that of fp32 for", "bf16, whose instruction does twice as much). Outputs are new "
-             "each time, as programs have them.", "",
-             f"Machine: {result['cpu']}, {max(counts)} cores. PyTorch {result.get('torch', '2.15.0')}. Both "
-             "give up little by little on a loaded machine, so run it on", "an idle one.", "",
-             "![ratios](benchmarks.svg)", "",
-             "| group | rows | " + " | ".join(f"geometric mean, {n} | least, {n}" for n in names) + " |",
-             "|---|---" + "|---|---" * len(counts) + "|"]
+    known = {"rounds": result["rounds"], "cpu": result["cpu"], "cores": max(counts),
+             "torch": result.get("torch", "2.11.0" if gpu else "2.15.0")}
+    lines = [line.format(**known) for line in (GPU if gpu else CPU)] + [
+        "| group | rows | " + " | ".join(f"geometric mean{n} | least{n}" for n in names) + " |",
+        "|---|---" + "|---|---" * len(counts) + "|"]
     for group in summaries[0]:
         parts = [f"{s[group][1]:.2f} | {s[group][2]:.2f} ({s[group][3]})" for s in summaries
                  if group in s]
@@ -47,7 +64,7 @@ def main():
     for group, named in rows.items():
         python = any(row.get("python_ratio") for by in named.values() for row in by.values())
         lines += ["", f"## {group}", "", "| | " + " | ".join(
-            f"Lamp++, {n} | PyTorch | ratio | of limit" + (" | ratio to Python" if python else "")
+            f"Lamp++{n} | PyTorch | ratio | of limit" + (" | ratio to Python" if python else "")
             for n in names) + " |", "|---" + "|---" * (4 + python) * len(counts) + "|"]
         for name, by in named.items():
             cells = [name]
@@ -57,8 +74,9 @@ def main():
                 cells += [middle.get("lamppp", ""), middle.get("torch", ""), cell(row["ratio"]),
                           cell(row["of_limit"])] + [cell(row["python_ratio"])] * python
             lines.append("| " + " | ".join(cells) + " |")
-    (DOCS / "benchmarks.md").write_text("\n".join(lines) + "\n")
-    picture(result, DOCS / "benchmarks.svg")
+    page = DOCS / ("benchmarks_gpu.md" if gpu else "benchmarks.md")
+    page.write_text("\n".join(lines) + "\n")
+    picture(result, page.with_suffix(".svg"))
 
 
 if __name__ == "__main__":

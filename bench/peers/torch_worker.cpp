@@ -1,6 +1,10 @@
 // PyTorch's C++ API, on the number of threads given as the argument.
 
 #include <torch/torch.h>
+#ifdef LAMPPP_HAVE_CUDA
+#include <ATen/cuda/CUDAGraph.h>
+#include <c10/cuda/CUDAGuard.h>
+#endif
 
 #include <cstdlib>
 
@@ -45,6 +49,20 @@ struct Torch {
     return at::cross_entropy_loss(logits, labels);
   }
   static void tf32(bool allowed) { at::globalContext().setAllowTF32CuBLAS(allowed); }
+  /// The body as a CUDA graph, where that can be.
+  static peers::Body graph(const peers::Body& body) {
+#ifdef LAMPPP_HAVE_CUDA
+    auto made = std::make_shared<at::cuda::CUDAGraph>();
+    const c10::cuda::CUDAStreamGuard guard(at::cuda::getStreamFromPool());
+    for (int i = 0; i < 3; ++i) body();
+    made->capture_begin();
+    body();
+    made->capture_end();
+    return [=] { static_cast<void>(body), made->replay(); };
+#else
+    return body;
+#endif
+  }
   /// The fused one, which the C++ front end has no optimiser for.
   class AdamW {
    public:

@@ -70,6 +70,21 @@ class LMP_API StreamGuard {
   void* previous_;
 };
 
+/// While one is alive, its GPU is the current one of the CUDA runtime on this thread, for CUDA code
+/// that the program has of its own. Ops of Lamp++ go to where their tensors are, and leave it.
+class LMP_API DeviceGuard {
+ public:
+  /// DeviceError where there is no such GPU.
+  explicit DeviceGuard(tensor::Device device);
+  DeviceGuard(const DeviceGuard&) = delete;
+  DeviceGuard& operator=(const DeviceGuard&) = delete;
+  /// Makes the one before it the current one.
+  ~DeviceGuard();
+
+ private:
+  int previous_ = 0;
+};
+
 /// A training step, or any other work of a GPU, recorded once and run again at the cost of a single
 /// launch:
 ///
@@ -119,9 +134,19 @@ class LMP_API Graph {
   std::unique_ptr<State> state_;
 };
 
-/// Whether Float32 products may be computed in TF32, with 10 bits of mantissa in the place of 23,
-/// several times faster: off at first.
-LMP_API void allow_tf32(bool allowed) noexcept;
+/// How exact products of Float32 are.
+enum class MatmulPrecision {
+  Highest,  ///< in Float32
+  High,  ///< in TF32, which has 10 bits of mantissa in the place of 23, and is several times faster
+};
+
+/// How exact products of Float32 are from now on, in all threads; Highest at first.
+LMP_API void set_float32_matmul_precision(MatmulPrecision precision) noexcept;
+
+/// Gives up everything that the program has on a GPU, and starts anew with it: the way on after a
+/// DeviceLostError. Tensors that were there, and graphs and streams, are of no use from then on:
+/// what they are used in throws DeviceLostError. No other thread may use the GPU meanwhile.
+LMP_API void reset_device(tensor::Device device = tensor::DeviceType::CUDA);
 
 /// Whether products use the same kernels in each run of the program, rather than the fastest ones
 /// measured while it runs: off at first. All other ops are deterministic anyway.

@@ -57,9 +57,11 @@ class BlockLoop {
       whole_ = whole_ && (dense_[i] || (o.scalar && constant_[i]));
       if (!constant_[i]) bytes += loop.numel * o.size();
     }
-    in_place_ = kernel != nullptr;
+    in_place_ = true;
     for (int i = 0; i < count; ++i)
       in_place_ = in_place_ && (operands[i].scalar || (operands[i].native() && stride_[i] == 1));
+    // A load is all the identity needs.
+    if (kernel == nullptr) in_place_ = operands[0].native() && stride_[0] == 1;
     if (!worth_streaming(bytes)) return;
     for (int i = 0; i < count; ++i) {
       streams_[i] = operands[i].output && !operands[i].accumulate && stride_[i] == 1 &&
@@ -76,7 +78,7 @@ class BlockLoop {
   void run() const {
     if (whole_ && block_ == kBlock) return run_whole();
     if (const int axis = panel_axis(); axis >= 0) return run_panels(axis);
-    if (scalar_rows_ || row_ >= (gathers() ? kLongRow : kBlock)) return run_rows();
+    if (scalar_rows_ || row_ >= (in_place_ || gathers() ? kLongRow : kBlock)) return run_rows();
     run_short_rows();
   }
 
@@ -106,7 +108,8 @@ class BlockLoop {
   };
 
   void call(void* const* pointers, std::int64_t n) const {
-    if (kernel_ != nullptr) return kernel_(context_, pointers, static_cast<std::size_t>(n));
+    if (kernel_ != nullptr)
+      return kernel_(context_, pointers, static_cast<std::size_t>(n), 1, nullptr);
     std::memcpy(pointers[0], pointers[1],
                 static_cast<std::size_t>(n) * tensor::size_of(operands_[0].compute));
   }
@@ -187,10 +190,7 @@ class BlockLoop {
       load(1, loaded, from, stride, n);
       from = loaded;
     }
-    if (!direct)
-      flush(0, to, from, n, buffers, ahead);
-    else if (constant_[1])
-      std::memcpy(to, from, static_cast<std::size_t>(n * operands_[0].size()));
+    if (!direct) flush(0, to, from, n, buffers, ahead);
   }
 
   // n neighbours along the innermost axis, the operands beginning at the bytes in `at`.
@@ -212,25 +212,46 @@ class BlockLoop {
         flush(i, at[i], static_cast<std::byte*>(pointers[i]), n, buffers, ahead);
   }
 
+  // Rows that the kernel takes where they are, as many at once as lie evenly.
+  void run_rows_in_place() const {
+    std::int64_t steps[kMaxOperands] = {};
+    for (int i = 0; i < count_ && inner_ > 0; ++i)
+      steps[i] = loop_.strides[i][inner_ - 1] * operands_[i].size();
+    parallel_for(loop_.numel, chunk_, [&](std::int64_t begin, std::int64_t end) {
+      RowWalker walker(loop_, count_, begin / row_);
+      std::int64_t column = begin % row_;
+      for (std::int64_t at = begin; at < end;) {
+        const std::int64_t n = std::min(row_ - column, end - at);
+        const std::int64_t rows = n < row_ ? 1 : std::min((end - at) / row_, walker.left());
+        void* pointers[kMaxOperands] = {};
+        for (int i = 0; i < count_; ++i)
+          pointers[i] =
+              operands_[i].data + (walker.offset(i) + column * stride_[i]) * operands_[i].size();
+        take_rows(pointers, n, rows, steps);
+        at += n * rows;
+        column = 0;
+        walker.next(rows);
+      }
+    });
+  }
+
+  void take_rows(void* const* pointers, std::int64_t n, std::int64_t rows,
+                 const std::int64_t* steps) const {
+    if (kernel_ != nullptr)
+      return kernel_(context_, pointers, static_cast<std::size_t>(n),
+                     static_cast<std::size_t>(rows), steps);
+    auto *to = static_cast<std::byte*>(pointers[0]), *from = static_cast<std::byte*>(pointers[1]);
+    for (std::int64_t r = 0; r < rows; ++r)
+      load(1, to + r * steps[0], from + r * steps[1], stride_[1], n);
+  }
+
   void run_rows() const {
+    if (in_place_) return run_rows_in_place();
     parallel_for(loop_.numel, chunk_, [&](std::int64_t begin, std::int64_t end) {
       const Task buffers(*this, block_);
       fill_constants(buffers, std::min(block_, end - begin));
       RowWalker walker(loop_, count_, begin / row_);
       std::int64_t column = begin % row_;
-      if (in_place_) {
-        for (std::int64_t at = begin; at < end; walker.next()) {
-          const std::int64_t n = std::min(row_ - column, end - at);
-          void* pointers[kMaxOperands];
-          for (int i = 0; i < count_; ++i)
-            pointers[i] =
-                operands_[i].data + (walker.offset(i) + column * stride_[i]) * operands_[i].size();
-          call(pointers, n);
-          at += n;
-          column = 0;
-        }
-        return;
-      }
       for (std::int64_t at = begin; at < end;) {
         const std::int64_t n = std::min({block_, row_ - column, end - at});
         std::byte* starts[kMaxOperands];

@@ -33,17 +33,19 @@ struct BlockOperand {
 /// the caches.
 bool worth_streaming(std::int64_t bytes) noexcept;
 
-/// Null is the identity, from the second operand to the first.
-using BlockKernel = void (*)(void* context, void* const* pointers, std::size_t n);
+/// Of `rows` rows of n elements, `steps` bytes apart for each operand. Null is the identity, from
+/// the second operand to the first.
+using BlockKernel = void (*)(void* context, void* const* pointers, std::size_t n, std::size_t rows,
+                             const std::int64_t* steps);
 void run_blocks(const tensor::detail::Iteration& loop, const BlockOperand* operands, int count,
                 std::int64_t chunk, BlockKernel kernel, void* context);
 
 /// Note [Block loops]
-/// Runs kernel(pointers, n) over all elements in blocks of at most kBlock. An operand that lies
-/// dense in memory in its compute type is handed over in place; any other is gathered into scratch
-/// that stays in the first-level cache (load), or scattered from there (store). So strides,
-/// broadcasting and mixed types never multiply kernels. How operands are walked depends on where
-/// their elements lie:
+/// Runs kernel(pointers, n), or kernel(pointers, n, rows, steps) where it takes several rows at
+/// once, over all elements in blocks of at most kBlock. An operand that lies dense in memory in its
+/// compute type is handed over in place; any other is gathered into scratch that stays in the
+/// first-level cache (load), or scattered from there (store). So strides, broadcasting and mixed
+/// types never multiply kernels. How operands are walked depends on where their elements lie:
 ///   - all dense: whole chunks in place;
 ///   - long innermost axes: pieces of rows, in place where the elements are neighbours;
 ///   - short ones: blocks of several rows, gathered; a row that repeats is laid out once;
@@ -56,8 +58,23 @@ void block_loop(const tensor::detail::Iteration& loop, const BlockOperand* opera
   using Body = std::remove_reference_t<Kernel>;
   run_blocks(
       loop, operands, count, chunk,
-      [](void* context, void* const* pointers, std::size_t n) {
-        (*static_cast<Body*>(context))(pointers, n);
+      [](void* context, void* const* pointers, std::size_t n, std::size_t rows,
+         const std::int64_t* steps) {
+        Body& body = *static_cast<Body*>(context);
+        if constexpr (std::is_invocable_v<Body&, void* const*, std::size_t, std::size_t,
+                                          const std::int64_t*>) {
+          body(pointers, n, rows, steps);
+        } else {
+          body(pointers, n);
+          if (rows == 1) return;
+          void* at[tensor::detail::kMaxOperands];
+          for (std::size_t r = 1; r < rows; ++r) {
+            for (int i = 0; i < tensor::detail::kMaxOperands; ++i)
+              at[i] =
+                  static_cast<std::byte*>(pointers[i]) + static_cast<std::int64_t>(r) * steps[i];
+            body(at, n);
+          }
+        }
       },
       const_cast<void*>(static_cast<const void*>(std::addressof(kernel))));
 }

@@ -365,11 +365,13 @@ void for_all(const std::vector<ParameterUpdate>& updates, Run&& run) {
       start += static_cast<std::int64_t>(u.parameter.numel());
       if (from >= to) continue;
       const Elements p(u.parameter), g(u.gradient), first(u.first), second(u.second);
+      const Elements master(u.master);
       const std::int64_t most = p.native() ? to - from : std::min(to - from, kBlock);
       const Scratch scratch(p.scratch(2 * most));
       for (std::int64_t at = from; at < to; at += most) {
         const std::int64_t n = std::min(most, to - at);
-        void* const values = p.read(at, n, scratch.data());
+        void* const values =
+            master.defined() ? master.at(at, nullptr) : p.read(at, n, scratch.data());
         const void* const gs =
             g.read(at, n, offset(scratch.data(), most * static_cast<std::int64_t>(sizeof(float))));
         run(values, gs, first.at(at, nullptr), second.at(at, nullptr), static_cast<std::size_t>(n),

@@ -33,6 +33,10 @@ inline constexpr std::int64_t kBlock = 1024;
 /// out[i] = op(in[0][i], ...), all dense and in the compute type (Bool results as bool, conditions
 /// as bool). `out` may be one of the inputs.
 using ForwardFn = void (*)(void* out, const void* const* in, std::size_t n);
+/// The same for `rows` rows of n of a binary op, the operands' being steps[0], steps[1], ... bytes
+/// apart, the result's first; not read where there is one row.
+using ForwardRowsFn = void (*)(void* out, const void* const* in, std::size_t n, std::size_t rows,
+                               const std::int64_t* steps);
 /// out[k][i] = the gradient of operand k; `out` of operands that are not asked for is null. Inputs
 /// that the gradient does not touch may be any n readable elements.
 using BackwardFn = void (*)(void* const* out, const void* gradient, const void* const* in,
@@ -139,10 +143,11 @@ struct CompositeKernels {
 struct Kernels {
   const char* name;
   ForwardFn forward[kOpCount][kComputeTypes];
-  /// Binary ops of float and double with one element as the first or second operand for all n.
-  ForwardFn forward_scalar[kOpCount][2][2];  // by the operand, by float, double
-  ForwardFn forward_brain[kOpCount];         // of BFloat16 itself, for light ops
-  BackwardFn backward[kOpCount][2][8];       // by float, double; by the mask of operands asked for
+  /// Binary ops of float and double, where one element is the first or second operand for all of a
+  /// row, or neither.
+  ForwardRowsFn forward_rows[kOpCount][3][2];  // by the operand, by float, double
+  ForwardFn forward_brain[kOpCount];           // of BFloat16 itself, for light ops
+  BackwardFn backward[kOpCount][2][8];  // by float, double; by the mask of operands asked for
   LoadFn load[tensor::kDataTypeCount][kComputeTypes];
   StoreFn store[tensor::kDataTypeCount];  // from the compute type of the storage type
   TransposeFn transpose[4];               // by the binary logarithm of an element's size

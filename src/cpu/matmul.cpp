@@ -31,9 +31,10 @@ void own_matmul(const MatmulArgs& g) {
   const Index depth = ceil_div(g.k, ceil_div(g.k, most));
   // Large enough that packing does not count, small enough for every thread to get some.
   const bool large = g.m * g.n >= Index{1024} * 1024;
+  const bool small = g.batch * g.m * g.n <= Index{128} * 128;
   // A sum of few terms costs the writing of c, which goes row by row in the order of memory.
   const bool writes = g.k <= 2 && g.n >= 256;
-  const Index rows = part(g.m, writes ? 1 : large ? 256 : 128, 1);
+  const Index rows = part(g.m, writes ? 1 : large ? 256 : small ? 64 : 128, 1);
   const Index cols = part(g.n, g.m == 1 || writes ? 1024 : large ? 512 : 256, 64);
   const Index row_tiles = ceil_div(g.m, rows), col_tiles = ceil_div(g.n, cols);
   constexpr Index kWork = Index{1} << 18;  // multiplications worth a thread

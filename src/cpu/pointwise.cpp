@@ -75,12 +75,11 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
     if (dense) return forward_dense(whole, chunk_of(op), out, in, count);
   }
 
-  // A binary op of floats takes one element in the place of one operand.
-  const ForwardFn* const scalar_kernels[2] = {
-      kernels().forward_scalar[static_cast<int>(id)][0],
-      kernels().forward_scalar[static_cast<int>(id)][1],
+  // A binary op of floats takes several rows, and one element in the place of one operand.
+  const auto rows_kernel = [&](int scalar) {
+    return kernels().forward_rows[static_cast<int>(id)][scalar][compute == DataType::Float64];
   };
-  const int wide = compute == DataType::Float64 ? 1 : 0;
+  constexpr int kNeither = 2;
   const bool takes_scalars = count == 2 && is_floating(compute);
 
   const auto numel = static_cast<std::int64_t>(out.numel());
@@ -95,7 +94,7 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
   if (direct) [[likely]] {
     if (numel == 0) return;
     const void* pointers[3];
-    ForwardFn chosen = kernel;
+    int scalar = kNeither;
     Constant numbers[3];
     alignas(64) std::byte repeated[3][kRepeats * 8];
     for (int i = 0; i < count; ++i) {
@@ -107,12 +106,15 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
       numbers[i] = Constant(in[i].number, wanted);
       pointers[i] = takes_scalars ? numbers[i].bytes : repeated[i];
       if (takes_scalars)
-        chosen = scalar_kernels[i][wide];
+        scalar = i;
       else
         kernels().load[static_cast<int>(wanted)][compute_index(wanted)](
             repeated[i], numbers[i].bytes, 0, static_cast<std::size_t>(numel));
     }
-    chosen(out.data(), pointers, static_cast<std::size_t>(numel));
+    if (scalar != kNeither)
+      rows_kernel(scalar)(out.data(), pointers, static_cast<std::size_t>(numel), 1, nullptr);
+    else
+      kernel(out.data(), pointers, static_cast<std::size_t>(numel));
     return;
   }
 
@@ -133,15 +135,21 @@ void forward(OpId id, DataType type, const Tensor& out, const Operand* in, int c
     }
   }
   const Iteration loop(out.shape(), {strides, static_cast<std::size_t>(count + 1)}, true);
-  ForwardFn chosen = kernel;
-  for (int i = 0; takes_scalars && i < 2; ++i) {
+  if (!takes_scalars) return run_forward(kernel, loop, operands, count, chunk_of(op));
+  int scalar = kNeither;
+  const int inner = loop.ndim - 1;
+  for (int i = 0; i < 2; ++i) {
     BlockOperand& o = operands[i + 1];
-    const bool long_rows = loop.ndim > 0 && loop.sizes[loop.ndim - 1] >= kRepeats;
-    o.scalar = chosen == kernel && o.native() && loop.ndim > 0 &&
-               (loop.constant(i + 1) || (long_rows && loop.strides[i + 1][loop.ndim - 1] == 0));
-    if (o.scalar) chosen = scalar_kernels[i][wide];
+    o.scalar = scalar == kNeither && o.native() && loop.ndim > 0 &&
+               (loop.constant(i + 1) ||
+                (loop.sizes[inner] >= kRepeats && loop.strides[i + 1][inner] == 0));
+    if (o.scalar) scalar = i;
   }
-  run_forward(chosen, loop, operands, count, chunk_of(op));
+  block_loop(loop, operands, 3, chunk_of(op),
+             [rows_of = rows_kernel(scalar)](void* const* p, std::size_t n, std::size_t rows,
+                                             const std::int64_t* steps) {
+               rows_of(p[0], p + 1, n, rows, steps);
+             });
 }
 
 void backward(OpId id, const GradientTarget* out, const Tensor& g, const Operand* in, int count,

@@ -41,6 +41,7 @@ constexpr std::size_t kSegmentBytes = std::size_t{32} << 20;
 constexpr std::size_t round_up(std::size_t n, std::size_t to) { return (n + to - 1) / to * to; }
 
 struct Pool;
+class Heap;
 
 }  // namespace
 
@@ -82,7 +83,7 @@ constexpr std::size_t list_bytes(int list) {
 static_assert(list_of(kListBytes) < kLists);
 
 struct Pool {
-  int index;
+  Heap* heap;
   cudaStream_t stream;
   std::array<Block*, kLists> lists{};
   std::set<Block*, BySize> free{};
@@ -124,6 +125,7 @@ class Heap {
 
   void deallocate(Block* block) noexcept {
     const std::lock_guard lock(mutex_);
+    if (lost_) return;
     live_ -= block->asked;
     live_blocks_ -= block->bytes;
     if (!block->users.empty()) [[unlikely]] {
@@ -134,6 +136,10 @@ class Heap {
   }
 
   void used_on(Block* block, cudaStream_t stream) {
+    if (lost_)
+      throw DeviceLostError(concat("CUDA:", index_,
+                                   " was reset after this tensor was made; make it anew from what "
+                                   "the CPU has"));
     if (block->pool->stream == stream) return;
     const std::lock_guard lock(mutex_);
     if (std::find(block->users.begin(), block->users.end(), stream) == block->users.end())
@@ -144,6 +150,8 @@ class Heap {
     const std::lock_guard lock(mutex_);
     pool_of(stream).kept = keep;
   }
+
+  void lose() noexcept { lost_ = true; }
 
   tensor::MemoryStats stats() {
     const std::lock_guard lock(mutex_);
@@ -179,7 +187,7 @@ class Heap {
     if (last_ && last_->stream == stream) [[likely]]
       return *last_;
     auto& pool = pools_[stream];
-    if (!pool) pool = std::make_unique<Pool>(Pool{index_, stream});
+    if (!pool) pool = std::make_unique<Pool>(Pool{this, stream});
     return *(last_ = pool.get());
   }
 
@@ -359,6 +367,7 @@ class Heap {
   }
 
   const int index_;
+  std::atomic<bool> lost_ = false;
   std::mutex mutex_;
   std::unordered_map<cudaStream_t, std::unique_ptr<Pool>> pools_;
   Pool* last_ = nullptr;
@@ -385,9 +394,10 @@ Heap& heap_of(int index) {
 Memory allocate_bytes(int index, cudaStream_t stream, std::size_t bytes) {
   return heap_of(index).allocate(stream, bytes);
 }
-void free_bytes(int index, Block* block) noexcept { heap_of(index).deallocate(block); }
-void used_on(int index, Block* block, cudaStream_t stream) {
-  heap_of(index).used_on(block, stream);
+void free_bytes(Block* block) noexcept { block->pool->heap->deallocate(block); }
+void used_on(Block* block, cudaStream_t stream) { block->pool->heap->used_on(block, stream); }
+void forget_memory(int index) noexcept {
+  if (Heap* const heap = heaps[static_cast<std::size_t>(index)].exchange(nullptr)) heap->lose();
 }
 void keep_memory(int index, cudaStream_t stream, bool keep) { heap_of(index).keep(stream, keep); }
 tensor::MemoryStats stats_of(int index) { return heap_of(index).stats(); }

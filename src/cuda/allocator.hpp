@@ -19,15 +19,18 @@ struct Memory {
 Memory allocate_bytes(int index, cudaStream_t stream, std::size_t bytes);
 /// Takes it back: reused by ops of its stream without waiting, as they run after those that used it
 /// before.
-void free_bytes(int index, Block* block) noexcept;
+void free_bytes(Block* block) noexcept;
 /// Ops of another stream than the one it was allocated for read or write the memory: a free then
 /// waits for what that stream has been given until then.
-void used_on(int index, Block* block, cudaStream_t stream);
+/// Throws DeviceLostError where the memory was lost by a reset.
+void used_on(Block* block, cudaStream_t stream);
 
 /// What a stream has freed stays its own, for a graph that will use it again.
 void keep_memory(int index, cudaStream_t stream, bool keep);
 
 tensor::MemoryStats stats_of(int index);
+/// Forgets all memory of a GPU that was reset.
+void forget_memory(int index) noexcept;
 /// Of all GPUs that have been used.
 void release_cached() noexcept;
 /// Bounds what a GPU holds, 0 lifts the bound.

@@ -7,6 +7,7 @@
 
 #include "cuda/capture.hpp"
 #include "cuda/runtime.hpp"
+#include "cuda/staging.hpp"
 #include "profiler/recording.hpp"
 #include "tensor/access.hpp"
 #include "tensor/allocator.hpp"
@@ -37,7 +38,7 @@ Storage* allocate(std::size_t bytes, Device device) {
 }
 
 void deallocate(Storage* storage) noexcept {
-  if (storage->context) free_bytes(storage->device.index, static_cast<Block*>(storage->context));
+  if (storage->context) free_bytes(static_cast<Block*>(storage->context));
   storage->~Storage();
   tensor::detail::cpu_deallocate(storage, sizeof(Storage));
 }
@@ -45,12 +46,10 @@ void deallocate(Storage* storage) noexcept {
 tensor::MemoryStats memory_stats(Device device) { return stats_of(device.index); }
 void set_memory_limit(std::size_t bytes, Device device) { set_limit(device.index, bytes); }
 
-// The driver copies what is not pinned before the call returns, so the source may go.
 void upload(const Tensor& to, const void* from, std::size_t bytes) {
   if (bytes == 0) return;
   check_not_capturing("a copy from the host");
-  const Context context(to.device());
-  check(cudaMemcpyAsync(to.data(), from, bytes, cudaMemcpyHostToDevice, context.stream), "upload");
+  copy_from_host(Context(to.device()), to.data(), from, bytes);
 }
 
 void download(void* to, const Tensor& from, std::size_t bytes) {
@@ -66,18 +65,23 @@ void download(void* to, const Tensor& from, std::size_t bytes) {
 // A pass starts from a 1; kept, it costs no launch. Not in a graph, which would only note its
 // making.
 Tensor one(DataType type, Device device) {
+  struct Kept {
+    Tensor tensor;
+    int generation;
+  };
   static std::mutex mutex;
-  static auto* const made = new std::array<std::array<Tensor, tensor::kDataTypeCount>, kMaxDevices>;
+  static auto* const made = new std::array<std::array<Kept, tensor::kDataTypeCount>, kMaxDevices>;
   if (current_capture()) return {};
   const std::lock_guard lock(mutex);
-  Tensor& here = (*made)[static_cast<std::size_t>(device.index)][static_cast<std::size_t>(type)];
-  if (!here.defined()) {
+  Kept& here = (*made)[static_cast<std::size_t>(device.index)][static_cast<std::size_t>(type)];
+  const int now = generation(device.index);
+  if (!here.tensor.defined() || here.generation != now) {
     const Tensor fresh = tensor::detail::allocate({}, type, device);
     fill(fresh, 1);
     synchronize(Context(device), "backward");  // all streams may read it
-    here = fresh;
+    here = {fresh, now};
   }
-  return here;
+  return here.tensor;
 }
 
 }  // namespace
@@ -141,8 +145,7 @@ const tensor::detail::Backend& backend_of(Device device) {
 void note_use(const Tensor& x) {
   const Storage& storage = *tensor::TensorAccess::storage(x);
   if (storage.context && !storage.deleter)
-    used_on(storage.device.index, static_cast<Block*>(storage.context),
-            current_stream(storage.device.index));
+    used_on(static_cast<Block*>(storage.context), current_stream(storage.device.index));
 }
 
 void empty_cache() noexcept { release_cached(); }

@@ -98,30 +98,63 @@ struct Turn {
   Divider tiles_across, tiles_down;
   Loop<2> outer;
 };
-constexpr int kTile = 64, kTileThreads = 16;
-template <class T>
-__global__ void __launch_bounds__(kTile* kTileThreads / 4) turn(const Turn<T> k) {
-  constexpr int kStep = kTileThreads / 4;
-  __shared__ T tile[kTile][kTile + (sizeof(T) < 4 ? 4 / sizeof(T) : 1)];
+/// Words of kN elements to a tile's row, which has as many elements as the tile has rows.
+template <int kN>
+inline constexpr int kTileWords = kN == 1 ? 64 : 32;
+template <int kN>
+inline constexpr int kTile = kTileWords<kN>* kN;
+/// Element r of each of kN words, which are 4 bytes or one element.
+template <int kN, class Word>
+__device__ __forceinline__ Word element_of_each(const Word (&words)[kN], int r) {
+  if constexpr (kN == 1) {
+    return words[0];
+  } else if constexpr (kN == 2) {
+    return __byte_perm(words[0], words[1], r == 0 ? 0x5410 : 0x7632);
+  } else {
+    const unsigned pair = static_cast<unsigned>(r | (r + 4) << 4);
+    return __byte_perm(__byte_perm(words[0], words[1], pair), __byte_perm(words[2], words[3], pair),
+                       0x5410);
+  }
+}
+/// kN elements make up 4 bytes, or are one: squares of kN x kN are turned in registers, and tiles
+/// of words in shared memory. Row r of the result lies in row r % kN * kTileWords + r / kN of it,
+/// so that the words that a warp writes fall into different banks.
+template <class T, int kN>
+__global__ void __launch_bounds__(kThreads) turn(const Turn<T> k) {
+  constexpr int kWords = kTileWords<kN>, kStep = kThreads / kWords;
+  using Word = std::conditional_t<kN == 1, T, std::uint32_t>;
+  static_assert(sizeof(Word) == sizeof(T) * kN);
+  __shared__ Word tile[kTile<kN>][kWords + (sizeof(Word) < 4 ? 4 / sizeof(Word) : 1)];
   const std::uint32_t rest = k.tiles_across.divide(blockIdx.x);
-  const std::uint32_t column0 = (blockIdx.x - rest * k.tiles_across.divisor) * kTile;
+  const std::uint32_t column0 = (blockIdx.x - rest * k.tiles_across.divisor) * kTile<kN>;
   const std::uint32_t batch = k.tiles_down.divide(rest);
-  const std::uint32_t row0 = (rest - batch * k.tiles_down.divisor) * kTile;
+  const std::uint32_t row0 = (rest - batch * k.tiles_down.divisor) * kTile<kN>;
   std::int64_t offset[2] = {};
   k.outer.locate(batch, offset);
-  const int x = static_cast<int>(threadIdx.x) % kTile, y = static_cast<int>(threadIdx.x) / kTile;
+  const int x = static_cast<int>(threadIdx.x) % kWords, y = static_cast<int>(threadIdx.x) / kWords;
+  const std::uint32_t from_row = row0 + x * kN;
+  Word from[kWords / kStep][kN];
 #pragma unroll
-  for (int j = 0; j < kTile; j += kStep) {
-    const std::uint32_t row = row0 + x, column = column0 + y + j;
-    if (row < k.rows && column < k.columns)
-      tile[y + j][x] = k.from[offset[1] + row + column * k.from_column];
-  }
+  for (int j = 0; j < kWords / kStep; ++j)
+#pragma unroll
+    for (int c = 0; c < kN; ++c) {
+      const std::uint32_t column = column0 + (y + j * kStep) * kN + c;
+      if (from_row < k.rows && column < k.columns)
+        from[j][c] =
+            *reinterpret_cast<const Word*>(k.from + offset[1] + from_row + column * k.from_column);
+    }
+#pragma unroll
+  for (int j = 0; j < kWords / kStep; ++j)
+#pragma unroll
+    for (int r = 0; r < kN; ++r) tile[r * kWords + x][y + j * kStep] = element_of_each(from[j], r);
   __syncthreads();
 #pragma unroll
-  for (int j = 0; j < kTile; j += kStep) {
-    const std::uint32_t row = row0 + y + j, column = column0 + x;
+  for (int j = 0; j < kTile<kN>; j += kStep) {
+    const int r = y + j;
+    const std::uint32_t row = row0 + r, column = column0 + x * kN;
     if (row < k.rows && column < k.columns)
-      k.to[offset[0] + column + row * k.to_row] = tile[x][y + j];
+      *reinterpret_cast<Word*>(k.to + offset[0] + column + row * k.to_row) =
+          tile[r % kN * kWords + r / kN][x];
   }
 }
 
@@ -200,20 +233,30 @@ void move_part(const Context& context, T* to, const T* from, const Iteration& pa
         outer.numel *= part.sizes[d];
         ++outer.ndim;
       }
-      const std::int64_t tiles_across = ceil_div(part.sizes[inner], kTile),
-                         tiles_down = ceil_div(part.sizes[across], kTile);
-      const Turn<T> k{to,
-                      from,
-                      static_cast<std::uint32_t>(part.sizes[across]),
-                      static_cast<std::uint32_t>(part.sizes[inner]),
-                      part.strides[0][across],
-                      part.strides[1][inner],
-                      Divider(static_cast<std::uint32_t>(tiles_across)),
-                      Divider(static_cast<std::uint32_t>(tiles_down)),
-                      Loop<2>(outer)};
-      return launch(context, "copy", &turn<T>,
-                    static_cast<unsigned>(tiles_across * tiles_down * outer.numel),
-                    kTile * kTileThreads / 4, 0, k);
+      const auto turned = [&](auto words) {
+        constexpr int kEach = decltype(words)::value, kEdge = kTile<kEach>;
+        const std::int64_t tiles_across = ceil_div(part.sizes[inner], kEdge),
+                           tiles_down = ceil_div(part.sizes[across], kEdge);
+        const Turn<T> k{to,
+                        from,
+                        static_cast<std::uint32_t>(part.sizes[across]),
+                        static_cast<std::uint32_t>(part.sizes[inner]),
+                        part.strides[0][across],
+                        part.strides[1][inner],
+                        Divider(static_cast<std::uint32_t>(tiles_across)),
+                        Divider(static_cast<std::uint32_t>(tiles_down)),
+                        Loop<2>(outer)};
+        launch(context, "copy", &turn<T, kEach>,
+               static_cast<unsigned>(tiles_across * tiles_down * outer.numel), kThreads, 0, k);
+      };
+      constexpr int kEach = sizeof(T) < 4 ? 4 / sizeof(T) : 1;
+      bool words = is_aligned(to, 4) && is_aligned(from, 4);
+      for (int d = 0; d < part.ndim; ++d)
+        words &= (d == inner || part.strides[0][d] % kEach == 0) &&
+                 (d == across || part.strides[1][d] % kEach == 0);
+      words &= part.sizes[inner] % kEach == 0 && part.sizes[across] % kEach == 0;
+      if (words) return turned(std::integral_constant<int, kEach>());
+      return turned(std::integral_constant<int, 1>());
     }
   }
   launch(context, "copy", &move_strided<T>, blocks_for(ceil_div(part.numel, 4)), kThreads, 0, to,
@@ -222,9 +265,25 @@ void move_part(const Context& context, T* to, const T* from, const Iteration& pa
 
 }  // namespace
 
+namespace {
+
+// From another GPU: after what was given to that one's stream, which then waits until it is read.
+void copy_across(const Tensor& to, const Tensor& from) {
+  const Stream here = Stream::current(to.device()), there = Stream::current(from.device());
+  here.wait(there);
+  const Context context(to.device());
+  check(cudaMemcpyAsync(to.data(), from.data(), to.numel() * tensor::size_of(to.type()),
+                        cudaMemcpyDefault, context.stream),
+        "copy");
+  there.wait(here);
+}
+
+}  // namespace
+
 void copy(const Tensor& to, const Tensor& from) {
   const auto numel = static_cast<std::int64_t>(to.numel());
   if (numel == 0) return;
+  if (to.device() != from.device()) return copy_across(to, from);
   const Context context(to.device());
   if (to.type() == from.type() && to.is_contiguous() && from.is_contiguous()) {
     if (to.data() == from.data()) return;

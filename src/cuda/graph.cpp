@@ -24,7 +24,7 @@ void check_not_capturing(const char* what) {
 }
 
 Capture::~Capture() {
-  for (const Memory& m : memory_) free_bytes(device_.index, m.block);
+  for (const Memory& m : memory_) free_bytes(m.block);
 }
 
 // On a stream of its own, as the one that is captured would only note the copy.
@@ -38,9 +38,10 @@ void* Capture::keep_bytes(const void* value, std::size_t bytes) {
 }
 
 struct Graph::State {
-  explicit State(tensor::Device on) : device(on), stream(on) {}
+  explicit State(tensor::Device on) : device(on), stream(on), born(generation(on.index)) {}
   tensor::Device device;
   Stream stream;  // what is captured runs in the memory of this one
+  int born;       // in which generation of the GPU
   std::unique_ptr<Capture> capture;
   cudaGraphExec_t exec = nullptr;
   cudaStream_t last = nullptr;  // where it was replayed
@@ -51,8 +52,15 @@ struct Graph::State {
   std::uint64_t drawn_from = 0, drawn = 0;
 
   cudaStream_t handle() const { return static_cast<cudaStream_t>(stream.handle()); }
+  bool is_lost() const { return born != generation(device.index); }
+  // What was captured is there to be used.
+  void check_ready() const {
+    if (!exec) throw DeviceError("Graph: nothing was captured yet; call capture(step) first");
+    if (is_lost())
+      throw DeviceLostError(concat("Graph: ", device, " was reset since; make a new one"));
+  }
   void drop() noexcept {
-    if (!exec) return;
+    if (!exec || is_lost()) return;
     cudaStreamSynchronize(last);
     cudaGraphExecDestroy(exec);
     cudaGetLastError();
@@ -67,7 +75,7 @@ Graph::Graph(tensor::Device device) : state_(std::make_unique<State>(device)) {
 Graph::~Graph() {
   state_->drop();
   state_->capture.reset();
-  keep_memory(state_->device.index, state_->handle(), false);
+  if (!state_->is_lost()) keep_memory(state_->device.index, state_->handle(), false);
 }
 
 void Graph::begin() {
@@ -121,7 +129,7 @@ void Graph::end() {
 
 void Graph::replay() {
   State& s = *state_;
-  if (!s.exec) throw DeviceError("Graph: nothing was captured yet; call capture(step) first");
+  s.check_ready();
   check_not_capturing("Graph::replay");
   const Context context(s.device);
   if (std::uint64_t* const moved = s.capture->moved()) {
@@ -136,7 +144,7 @@ void Graph::replay() {
 
 void Graph::set_lr(double lr) {
   State& s = *state_;
-  if (!s.exec) throw DeviceError("Graph: nothing was captured yet; call capture(step) first");
+  s.check_ready();
   const Context context(s.device);
   for (Pace* const pace : s.capture->paces())
     check(cudaMemcpyAsync(&pace->lr, &lr, sizeof lr, cudaMemcpyHostToDevice, context.stream),

@@ -71,10 +71,14 @@ __device__ __forceinline__ std::int64_t first_of_thread() {
 
 // ---- Reading ----
 
+/// Block b of the grid takes block b / down of row b % down, where `down` is not 1: so what is read
+/// across the rows stays in the cache until its neighbours are read.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    pick(T* out, const T* x, const Cells cells, std::int64_t n) {
-  const std::int64_t first = first_of_thread();
+    pick(T* out, const T* x, const Cells cells, std::int64_t n, std::uint32_t down) {
+  const std::uint32_t column = blockIdx.x / down, row = blockIdx.x - column * down;
+  const std::int64_t block = std::int64_t{row} * (gridDim.x / down) + column;
+  const std::int64_t first = block * kThreads * kFlight + threadIdx.x;
   std::int64_t cell[kFlight];
   cells.locate(cell, first, n);
   T found[kFlight];
@@ -84,44 +88,6 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int k = 0; k < kFlight; ++k)
     if (first + k * kThreads < n) out[first + k * kThreads] = found[k];
-}
-
-// Note [Panels of a gather]
-// Where the axis is not the last, what a row of the index asks for lies in rows all over x, and
-// each element moves a whole sector. Blocks that run at the same time therefore work on a panel of
-// few columns, for all rows of the index: what it needs of x stays in the cache until other rows
-// ask for the rest of the sectors.
-
-constexpr int kPanel = 64;  // columns of a block
-constexpr int kPanelRows = kThreads / kPanel, kPanelFlight = 8;
-
-/// What pick() does for an index that has an entry for each element, of `count` x `inner` for each
-/// block of x.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    pick_panels(T* out, const T* x, const std::int64_t* index, const Positions positions,
-                std::int64_t count, std::int64_t inner, std::uint32_t row_tiles,
-                std::uint32_t panels) {
-  const std::uint32_t tile = blockIdx.x % row_tiles, rest = blockIdx.x / row_tiles;
-  const std::int64_t outer = rest / panels;
-  const std::int64_t column = std::int64_t{rest % panels} * kPanel + threadIdx.x % kPanel;
-  const std::int64_t first =
-      std::int64_t{tile} * (kPanelRows * kPanelFlight) + threadIdx.x / kPanel;
-  if (column >= inner) return;
-  index += outer * count * inner + column;
-  out += outer * count * inner + column;
-  x += outer * positions.size * inner + column;
-  std::int64_t entry[kPanelFlight];
-#pragma unroll
-  for (int k = 0; k < kPanelFlight; ++k)
-    if (const std::int64_t row = first + k * kPanelRows; row < count) entry[k] = index[row * inner];
-  T found[kPanelFlight];
-#pragma unroll
-  for (int k = 0; k < kPanelFlight; ++k)
-    if (first + k * kPanelRows < count) found[k] = x[positions(entry[k]) * inner];
-#pragma unroll
-  for (int k = 0; k < kPanelFlight; ++k)
-    if (const std::int64_t row = first + k * kPanelRows; row < count) out[row * inner] = found[k];
 }
 
 constexpr int kPieceUnits = kThreads * kFlight;  // of a row that a block copies
@@ -502,7 +468,7 @@ void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
       return;
     }
     launch(context, op, &pick<Unit>, blocks_for(n), kThreads, 0, static_cast<Unit*>(out.data()),
-           static_cast<const Unit*>(source.data()), Cells(context, op, axes, index, false), n);
+           static_cast<const Unit*>(source.data()), Cells(context, op, axes, index, false), n, 1u);
   });
 }
 
@@ -531,20 +497,10 @@ void gather(const char* op, const Tensor& out, const Tensor& x, int axis, const 
   visit_bits(out.type(), [&](auto tag) {
     using T = typename decltype(tag)::Type;
     const auto n = static_cast<std::int64_t>(out.numel());
-    const std::int64_t count = n / axes.outer / axes.inner;
-    const std::int64_t panels = ceil_div(axes.inner, kPanel);
-    const std::int64_t row_tiles = ceil_div(count, kPanelRows * kPanelFlight);
-    if (const std::int64_t blocks = axes.outer * panels * row_tiles;
-        axes.inner >= kPanel && count >= kPanelRows * kPanelFlight && blocks <= kLaunchElements) {
-      launch(context, op, &pick_panels<T>, static_cast<unsigned>(blocks), kThreads, 0,
-             static_cast<T*>(out.data()), static_cast<const T*>(source.data()),
-             static_cast<const std::int64_t*>(index.data()), Positions(context, op, axes.size),
-             count, axes.inner, static_cast<std::uint32_t>(row_tiles),
-             static_cast<std::uint32_t>(panels));
-      return;
-    }
+    const bool whole = axes.inner % (kThreads * kFlight) == 0;
     launch(context, op, &pick<T>, blocks_for(n), kThreads, 0, static_cast<T*>(out.data()),
-           static_cast<const T*>(source.data()), Cells(context, op, axes, index, true), n);
+           static_cast<const T*>(source.data()), Cells(context, op, axes, index, true), n,
+           whole ? static_cast<std::uint32_t>(n / axes.inner) : 1u);
   });
 }
 

@@ -121,12 +121,34 @@ __device__ __forceinline__ A join_columns(A v, int width, A* shared) {
   return v;
 }
 
+/// A pack of kPackBytes at an aligned address, moved by one instruction, which the compiler does not
+/// take apart where another branch moves elements.
+template <class S, int kN>
+__device__ __forceinline__ Pack<S, kN> load_whole(const S* from) {
+  if constexpr (sizeof(Pack<S, kN>) == kPackBytes)
+    return std::bit_cast<Pack<S, kN>>(__ldg(reinterpret_cast<const uint4*>(from)));
+  else
+    return *reinterpret_cast<const Pack<S, kN>*>(from);
+}
+__device__ __forceinline__ void store_bits(void* to, uint4 v) {
+  asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)),
+               "r"(v.x), "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+template <class S, int kN>
+__device__ __forceinline__ void store_whole(S* to, const Pack<S, kN>& pack) {
+  if constexpr (sizeof(pack) == kPackBytes)
+    store_bits(to, std::bit_cast<uint4>(pack));
+  else
+    *reinterpret_cast<Pack<S, kN>*>(to) = pack;
+}
+
 /// The pack at `from`, of which `left` elements are to be read; the others are `fill`. `whole` says
 /// that packs are aligned.
 template <class S, int kN = kPackOf<S>>
 __device__ __forceinline__ Pack<S, kN> load_part(const S* from, bool whole, std::int64_t left,
                                                  S fill) {
-  if (whole && left >= kN) return *reinterpret_cast<const Pack<S, kN>*>(from);
+  if (whole && left >= kN) return load_whole<S, kN>(from);
   Pack<S, kN> pack;
 #pragma unroll
   for (int k = 0; k < kN; ++k) pack.at[k] = k < left ? from[k] : fill;
@@ -135,10 +157,7 @@ __device__ __forceinline__ Pack<S, kN> load_part(const S* from, bool whole, std:
 template <class S, int kN>
 __device__ __forceinline__ void store_part(S* to, bool whole, std::int64_t left,
                                            const Pack<S, kN>& pack) {
-  if (whole && left >= kN) {
-    *reinterpret_cast<Pack<S, kN>*>(to) = pack;
-    return;
-  }
+  if (whole && left >= kN) return store_whole(to, pack);
 #pragma unroll
   for (int k = 0; k < kN; ++k)
     if (k < left) to[k] = pack.at[k];
@@ -146,6 +165,22 @@ __device__ __forceinline__ void store_part(S* to, bool whole, std::int64_t left,
 
 __device__ __forceinline__ bool aligned_for_pack(const void* p) {
   return reinterpret_cast<std::uintptr_t>(p) % kPackBytes == 0;
+}
+
+/// How many parts the work of `blocks` blocks is cut into, at most `most`, where the machine runs
+/// `resident` blocks at a time: about the fewest that leave none of it idle for long.
+inline std::int64_t parts_that_fill(std::int64_t blocks, std::int64_t resident, std::int64_t most) {
+  const std::int64_t first = std::clamp<std::int64_t>(resident / blocks, 1, most);
+  std::int64_t best = first;
+  double shortest = 0;
+  for (std::int64_t parts = first; parts < first + 8 && parts <= most; ++parts) {
+    const double rounds = static_cast<double>(ceil_div(blocks * parts, resident));
+    const double time = rounds / static_cast<double>(parts);
+    if (parts > first && time > 0.95 * shortest) continue;
+    best = parts;
+    shortest = time;
+  }
+  return best;
 }
 
 /// An Iteration made by hand: axes in the order that they are walked, which is not changed.

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 #include "cuda/runtime.hpp"
 #include "tensor/iteration.hpp"
@@ -9,13 +10,16 @@
 /// Launching kernels, and strided loops in them.
 namespace lmp::cuda {
 
-/// Runs kernel<<<grid, block, shared>>>(arguments...) on the context's stream.
-template <class... P, class... A>
+/// Runs kernel<<<grid, block, shared>>>(arguments...) on the context's stream, in the one call that
+/// also says how it went.
+template <class... P>
 void launch(const Context& context, const char* op, void (*kernel)(P...), dim3 grid, dim3 block,
-            std::size_t shared, const A&... arguments) {
-  kernel<<<grid, block, shared, context.stream>>>(static_cast<P>(arguments)...);
+            std::size_t shared, const std::type_identity_t<P>&... arguments) {
+  void* at[] = {const_cast<void*>(static_cast<const void*>(&arguments))...};
+  const cudaError_t status = cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block,
+                                              at, shared, context.stream);
   count_launch();
-  if (const cudaError_t status = cudaGetLastError(); status != cudaSuccess) [[unlikely]]
+  if (status != cudaSuccess) [[unlikely]]
     check(status, op);
 }
 

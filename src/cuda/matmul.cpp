@@ -117,9 +117,10 @@ void check_library(cublasStatus_t status) {
 
 constexpr int kMaxDevices = 64;
 
+constinit std::array<std::atomic<cublasLtHandle_t>, kMaxDevices> handles{};
+
 // The library's handle for the current GPU; for all threads, and never destroyed.
 cublasLtHandle_t handle_of(int device) {
-  static std::array<std::atomic<cublasLtHandle_t>, kMaxDevices> handles{};
   static std::mutex mutex;
   auto& slot = handles[static_cast<std::size_t>(device)];
   if (const cublasLtHandle_t known = slot.load(std::memory_order_acquire)) [[likely]]
@@ -518,7 +519,11 @@ cublasLtEpilogue_t epilogue_of(bool biased, OpId activation) {
 
 }  // namespace
 
-void allow_tf32(bool allowed) noexcept { tf32 = allowed; }
+void forget_library(int index) noexcept { handles[static_cast<std::size_t>(index)] = nullptr; }
+
+void set_float32_matmul_precision(MatmulPrecision precision) noexcept {
+  tf32 = precision == MatmulPrecision::High;
+}
 void set_deterministic(bool on) noexcept { deterministic = on; }
 
 void matmul(const Tensor& out, const Tensor& a, const Tensor& b) {

@@ -10,11 +10,8 @@ namespace lmp::cuda {
 using tensor::Tensor;
 using tensor::detail::MatmulArgs;
 
-/// Whether products of Float32 may round their factors to TF32, of 10 bits; off at first.
-void allow_tf32(bool allowed) noexcept;
-/// Whether a product of one shape is always computed the same way, the library's first choice. Else
-/// a shape that comes a third time has the library's suggestions timed, and the fastest kept.
-void set_deterministic(bool on) noexcept;
+/// Forgets the library's handle for a GPU that was reset.
+void forget_library(int index) noexcept;
 
 /// The product by a kernel of our own: for types that cuBLASLt lacks, at no great speed.
 void plain_matmul(const Context& context, const MatmulArgs& args);

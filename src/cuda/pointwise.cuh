@@ -48,14 +48,17 @@ void fill_backward(BackwardRun* runs);
 
 inline constexpr int kThreads = 256;
 
+/// Little enough to compute that memory is what an element waits for.
+template <class Op, class S>
+inline constexpr bool kCheap = Op::info.promote != Promote::Float && !std::is_same_v<Op, Pow> &&
+                               !(std::is_same_v<Op, Remainder> && kIsFloating<S>);
 /// Elements of the type that a thread takes at a time: 16 bytes, but few of what is long to
 /// compute.
 template <class Op, class S>
-inline constexpr int kPack = Op::info.light || sizeof(S) > 1 ? 16 / static_cast<int>(sizeof(S)) : 4;
+inline constexpr int kPack = kCheap<Op, S> || sizeof(S) > 1 ? 16 / static_cast<int>(sizeof(S)) : 4;
 /// Packs that a thread has in flight.
-template <class Op>
-inline constexpr int kFlight = Op::info.light ? 2 : 1;
-inline constexpr int kStridedFlight = 4;
+template <class Op, class S>
+inline constexpr int kFlight = kCheap<Op, S> || sizeof(S) >= 4 ? 2 : 1;
 
 /// Operand i where the op works on S, in memory and in the kernel.
 template <class Op, int i, class S>
@@ -69,6 +72,15 @@ template <class Op, class S>
 inline constexpr bool kTakes = kIsFloating<S> ||
                                (Op::info.promote != Promote::Float &&
                                 (Op::info.takes_bool || !std::is_same_v<S, bool>));
+
+/// Whether there are elements of S that the op has no answer for, as the second operand.
+template <class Op, class S>
+inline constexpr bool kRefuses = !kIsFloating<S> &&
+                                 (std::is_same_v<Op, Pow> || std::is_same_v<Op, Remainder>);
+template <class Op, class S>
+__device__ __forceinline__ bool is_refused(S b) {
+  return std::is_same_v<Op, Pow> ? b < S{0} : b == S{0};
+}
 
 /// One operand of a kernel: memory, or where that is null a number.
 struct Source {
@@ -89,35 +101,57 @@ __device__ __forceinline__ void store_pack(void* to, std::int64_t at, const Pack
   *reinterpret_cast<Pack<S, N>*>(static_cast<S*>(to) + at) = pack;
 }
 
-/// kN elements of an operand, computed in In.
-template <class S, int kN>
-struct Values {
-  Computed<S> at[kN];
-  /// A pack at `i`, or one element there that `repeats`, or the number.
-  __device__ __forceinline__ void load(const Source& from, std::int64_t i, bool repeats) {
-    if (from.data == nullptr || repeats) {
-      const Computed<S> v =
-          from.data ? widen(static_cast<const S*>(from.data)[i]) : from.constant<Computed<S>>();
-#pragma unroll
-      for (int k = 0; k < kN; ++k) at[k] = v;
-      return;
-    }
-    const auto pack = load_pack<kN, S>(from.data, i);
-#pragma unroll
-    for (int k = 0; k < kN; ++k) at[k] = widen(pack.at[k]);
-  }
-  /// Elements i, i + 1, .. up to `left` of them.
-  __device__ __forceinline__ void load_some(const Source& from, std::int64_t i, int left) {
-#pragma unroll
-    for (int k = 0; k < kN; ++k)
-      at[k] = from.data == nullptr ? from.constant<Computed<S>>()
-              : k < left           ? widen(static_cast<const S*>(from.data)[i + k])
-                                   : Computed<S>{1};
-  }
-};
+/// The unsigned integer of as many bytes.
+template <int kBytes>
+using Bits = std::conditional_t<
+    kBytes == 1, std::uint8_t,
+    std::conditional_t<kBytes == 2, std::uint16_t,
+                       std::conditional_t<kBytes == 4, std::uint32_t, std::uint64_t>>>;
 
-/// How the operands of a loop are walked.
-enum class Walk { Dense, Rows, Strided };
+/// The element whose bits are these, or the lowest of these.
+template <class S, class Word>
+__device__ __forceinline__ S from_bits(Word bits) {
+  if constexpr (std::is_same_v<S, bool>)
+    return (bits & 0xff) != 0;
+  else
+    return __builtin_bit_cast(S, static_cast<Bits<sizeof(S)>>(bits));
+}
+
+/// kN elements of an operand. They are kept as words until they are computed with, so that the
+/// loads of all operands are under way before anything waits for one.
+template <class S, int kN>
+class Values {
+ public:
+  /// A pack at `i`, or one element there that repeats, or nothing for a number. The last pack of a
+  /// tensor may go beyond its end, though not beyond the 16 bytes around it, and so not beyond
+  /// memory that can be read; what it finds there is computed with, and not stored.
+  __device__ __forceinline__ void load(const Source& from, std::int64_t i, bool repeats) {
+    if (from.data == nullptr) return;
+    if (repeats)
+      words_.at[0] = static_cast<const Bits<sizeof(S)>*>(from.data)[i];
+    else
+      words_ = *reinterpret_cast<const Pack<Word, kN / kEach>*>(static_cast<const S*>(from.data) + i);
+  }
+  /// What was loaded, in the type that is computed in.
+  __device__ __forceinline__ void get(Computed<S> (&v)[kN], const Source& from,
+                                      bool repeats) const {
+    const bool packed = from.data != nullptr && !repeats;
+    const Computed<S> one =
+        from.data ? widen(from_bits<S>(words_.at[0])) : from.constant<Computed<S>>();
+#pragma unroll
+    for (int k = 0; k < kN; ++k) {
+      const Word word = words_.at[k / kEach];
+      const Computed<S> each = widen(from_bits<S>(word >> k % kEach * 8 * sizeof(S)));
+      v[k] = packed ? each : one;
+    }
+  }
+
+ private:
+  static constexpr int kBytes = static_cast<int>(sizeof(S)) * kN;
+  using Word = Bits<sizeof(S) >= 4 ? static_cast<int>(sizeof(S)) : kBytes < 4 ? kBytes : 4>;
+  static constexpr int kEach = static_cast<int>(sizeof(Word) / sizeof(S));
+  Pack<Word, kN / kEach> words_;
+};
 
 /// Whether the operands, of which the first is an output, can be walked in rows of packs; `size(i)`
 /// is the number of bytes of one element. Then `loop` is turned into one over packs of `pack`

@@ -55,15 +55,12 @@ __device__ __forceinline__ void backward_pack(const Gradients<kArity>& k, unsign
                                               int left) {
   constexpr int kN = kPack<Op, S>;
   using C = Computed<S>;
-  Values<S, kN> g, y, made[kArity], held[kArity];
+  Values<S, kN> g, y, held[kArity];
   Values<Stored<Op, 0, S>, kN> a;
   Values<Stored<Op, 1, S>, kN> b;
   Values<Stored<Op, 2, S>, kN> c;
   const auto load = [&](auto& values, const Source& from, int operand) {
-    if (left >= kN)
-      values.load(from, at[operand], repeats >> operand & 1);
-    else
-      values.load_some(from, at[operand], left);
+    values.load(from, at[operand], repeats >> operand & 1);
   };
   load(g, k.g, kArity);
   if (k.reads & 1) load(a, k.in[0], kArity + 1);
@@ -79,20 +76,36 @@ __device__ __forceinline__ void backward_pack(const Gradients<kArity>& k, unsign
       from.data = k.out[i];
       load(held[i], from, i);
     }
+  C made[kArity][kN], gs[kN], ys[kN];
+  In<Op, 0, S> as[kN];
+  In<Op, 1, S> bs[kN];
+  In<Op, 2, S> cs[kN];
+  const auto get = [&](const auto& values, auto& numbers, const Source& from, int operand) {
+    values.get(numbers, from, repeats >> operand & 1);
+  };
+  get(g, gs, k.g, kArity);
+  get(a, as, k.in[0], kArity + 1);
+  if constexpr (kArity > 1) get(b, bs, k.in[1], kArity + 2);
+  if constexpr (kArity > 2) get(c, cs, k.in[2], kArity + 3);
+  get(y, ys, k.y, 2 * kArity + 1);
 #pragma unroll
   for (int n = 0; n < kN; ++n) {
-    gradients_of<Op, kArity, C>(g.at[n], a.at[n], b.at[n], c.at[n], y.at[n],
-                                [&](auto i, C value) { made[i].at[n] = value; });
+    gradients_of<Op, kArity, C>(gs[n], as[n], bs[n], cs[n], ys[n],
+                                [&](auto i, C value) { made[i][n] = value; });
     if constexpr (kArity > 1)
-      if (k.join) made[0].at[n] += made[1].at[n];
+      if (k.join) made[0][n] += made[1][n];
   }
 #pragma unroll
   for (int i = 0; i < kArity; ++i) {
     if (k.out[i] == nullptr) continue;
+    Source from;
+    from.data = k.out[i];
+    C before[kN];
+    held[i].get(before, from, false);
     Pack<S, kN> pack;
 #pragma unroll
     for (int n = 0; n < kN; ++n)
-      pack.at[n] = convert<S>(k.add >> i & 1 ? held[i].at[n] + made[i].at[n] : made[i].at[n]);
+      pack.at[n] = convert<S>(k.add >> i & 1 ? before[n] + made[i][n] : made[i][n]);
     if (left >= kN) {
       store_pack<kN, S>(k.out[i], at[i], pack);
     } else {

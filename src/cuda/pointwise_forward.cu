@@ -6,58 +6,89 @@ namespace {
 template <int kArity>
 struct Sources {
   Source at[kArity];
+  IndexReport* report = nullptr;  // of an op that refuses numbers
 };
 
+/// kN results of as many elements of each operand; `a`, `b` and `c` give theirs. `count` of them
+/// are there.
+template <class Op, int kArity, class S, int kN, class A, class B, class C>
+__device__ __forceinline__ void compute(Result<Op, S> (&out)[kN], int count, IndexReport* report,
+                                        A&& a, B&& b, C&& c) {
+  In<Op, 0, S> x[kN];
+  In<Op, 1, S> y[kN];
+  In<Op, 2, S> z[kN];
+  a(x);
+  if constexpr (kArity > 1) b(y);
+  if constexpr (kArity > 2) c(z);
+  if constexpr (kRefuses<Op, S>) {
+    bool refused = false;
+#pragma unroll
+    for (int k = 0; k < kN; ++k) refused |= k < count && is_refused<Op>(y[k]);
+    if (refused && report && atomicCAS(&report->claimed, 0, 1) == 0)
+      report->size =
+          std::is_same_v<Op, Pow> ? IndexReport::kNegativePower : IndexReport::kDivisionByZero;
+  }
+#pragma unroll
+  for (int k = 0; k < kN; ++k) {
+    if constexpr (kArity == 1)
+      out[k] = convert<Result<Op, S>>(Op::fwd(x[k]));
+    else if constexpr (kArity == 2)
+      out[k] = convert<Result<Op, S>>(Op::fwd(x[k], y[k]));
+    else
+      out[k] = convert<Result<Op, S>>(Op::fwd(x[k], y[k], z[k]));
+  }
+}
+
+/// A pack of each operand.
 template <class Op, class S, int kN, int kArity>
 struct Block {
   Values<Stored<Op, 0, S>, kN> a;
   Values<Stored<Op, 1, S>, kN> b;
   Values<Stored<Op, 2, S>, kN> c;
-  __device__ __forceinline__ void compute(Pack<Result<Op, S>, kN>& out) const {
-#pragma unroll
-    for (int k = 0; k < kN; ++k) {
-      if constexpr (kArity == 1)
-        out.at[k] = convert<Result<Op, S>>(Op::fwd(a.at[k]));
-      else if constexpr (kArity == 2)
-        out.at[k] = convert<Result<Op, S>>(Op::fwd(a.at[k], b.at[k]));
-      else
-        out.at[k] = convert<Result<Op, S>>(Op::fwd(a.at[k], b.at[k], c.at[k]));
-    }
+  /// Operand i at at[i + 1]; bit i + 1 of `repeats` is set where it is one element.
+  __device__ __forceinline__ void load(const Sources<kArity>& in,
+                                       const std::int64_t (&at)[kArity + 1], unsigned repeats) {
+    a.load(in.at[0], at[1], repeats & 2);
+    if constexpr (kArity > 1) b.load(in.at[1], at[2], repeats & 4);
+    if constexpr (kArity > 2) c.load(in.at[2], at[3], repeats & 8);
+  }
+  __device__ __forceinline__ Pack<Result<Op, S>, kN> made(const Sources<kArity>& in,
+                                                          unsigned repeats, int count) const {
+    Pack<Result<Op, S>, kN> out;
+    compute<Op, kArity, S>(
+        out.at, count, in.report, [&](auto& v) { a.get(v, in.at[0], repeats & 2); },
+        [&](auto& v) { b.get(v, in.at[1], repeats & 4); },
+        [&](auto& v) { c.get(v, in.at[2], repeats & 8); });
+    return out;
   }
 };
 
 template <class Op, int kArity, class S>
 __global__ void __launch_bounds__(kThreads)
     forward_dense(void* out, const Sources<kArity> in, std::uint32_t n) {
-  constexpr int kN = kPack<Op, S>, kPacks = kFlight<Op>;
+  constexpr int kN = kPack<Op, S>, kPacks = kFlight<Op, S>;
   const std::uint32_t first = (blockIdx.x * kPacks * kThreads + threadIdx.x) * kN;
   Block<Op, S, kN, kArity> block[kPacks];
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
     const std::uint32_t i = first + p * kThreads * kN;
-    if (i + kN <= n) {
-      block[p].a.load(in.at[0], i, false);
-      if constexpr (kArity > 1) block[p].b.load(in.at[1], i, false);
-      if constexpr (kArity > 2) block[p].c.load(in.at[2], i, false);
-    } else if (i < n) {
-      const int left = static_cast<int>(n - i);
-      block[p].a.load_some(in.at[0], i, left);
-      if constexpr (kArity > 1) block[p].b.load_some(in.at[1], i, left);
-      if constexpr (kArity > 2) block[p].c.load_some(in.at[2], i, left);
-    }
+    std::int64_t at[kArity + 1];
+#pragma unroll
+    for (std::int64_t& each : at) each = i;
+    if (i < n) block[p].load(in, at, 0);
   }
 #pragma unroll
   for (int p = 0; p < kPacks; ++p) {
     const std::uint32_t i = first + p * kThreads * kN;
     if (i >= n) break;
-    Pack<Result<Op, S>, kN> made;
-    block[p].compute(made);
-    if (i + kN <= n) {
+    const int count = n - i < kN ? static_cast<int>(n - i) : kN;
+    const auto made = block[p].made(in, 0, count);
+    if (count == kN) {
       store_pack<kN, Result<Op, S>>(out, i, made);
     } else {
 #pragma unroll
       for (int k = 0; k < kN; ++k)
-        if (i + k < n) static_cast<Result<Op, S>*>(out)[i + k] = made.at[k];
+        if (k < count) static_cast<Result<Op, S>*>(out)[i + k] = made.at[k];
     }
   }
 }
@@ -69,15 +100,11 @@ __global__ void __launch_bounds__(kThreads)
   constexpr int kN = kPack<Op, S>;
   const std::uint32_t i = blockIdx.x * kThreads + threadIdx.x;
   if (i >= loop.numel) return;
-  std::int64_t offset[kArity + 1] = {};
-  loop.locate(i, offset);
+  std::int64_t at[kArity + 1] = {};
+  loop.locate(i, at);
   Block<Op, S, kN, kArity> block;
-  block.a.load(in.at[0], offset[1], repeats & 2);
-  if constexpr (kArity > 1) block.b.load(in.at[1], offset[2], repeats & 4);
-  if constexpr (kArity > 2) block.c.load(in.at[2], offset[3], repeats & 8);
-  Pack<Result<Op, S>, kN> made;
-  block.compute(made);
-  store_pack<kN, Result<Op, S>>(out, offset[0], made);
+  block.load(in, at, repeats);
+  store_pack<kN, Result<Op, S>>(out, at[0], block.made(in, repeats, kN));
 }
 
 template <int kArity>
@@ -85,37 +112,200 @@ struct Types {
   DataType at[kArity];
 };
 
-template <class T>
-__device__ __forceinline__ T load_from(const Source& in, DataType type, std::int64_t at) {
-  return in.data ? load_as<T>(in.data, type, at) : in.constant<T>();
+/// How a thread's kGroup elements lie: neighbours along the innermost axis, of which the loop
+/// counts groups, or as many threads apart as a block has.
+constexpr int kGroup = 4;
+template <int kOperands>
+struct Walk {
+  bool groups = false;
+  unsigned packed = 0;                // bit i: they are neighbours in operand i's memory too
+  std::int64_t step[kOperands] = {};  // from one to the next
+  /// Where not 0: blocks take tiles of kTileRows rows of kTileGroups groups, this many to a row, so
+  /// that what lies across the rows is read in lines too.
+  std::uint32_t tiles = 0;
+  std::uint32_t rows = 0, row_groups = 0;
+  Divider by_tiles;
+};
+constexpr int kTileRows = 32, kTileGroups = 8;
+static_assert(kTileRows * kTileGroups == kThreads);
+
+/// The group that a thread takes. A warp takes 8 rows of 4 groups.
+template <int kOperands>
+__device__ __forceinline__ std::uint32_t group_of(const Walk<kOperands>& walk,
+                                                  std::uint32_t numel) {
+  if (walk.tiles == 0) return blockIdx.x * kThreads + threadIdx.x;
+  const std::uint32_t band = walk.by_tiles.divide(blockIdx.x), warp = threadIdx.x / 32;
+  const std::uint32_t group =
+      (blockIdx.x - band * walk.tiles) * kTileGroups + warp % 2 * 4 + threadIdx.x % 4;
+  const std::uint32_t row = band * kTileRows + warp / 2 * 8 + threadIdx.x / 4 % 8;
+  return row < walk.rows && group < walk.row_groups ? row * walk.row_groups + group : numel;
+}
+
+/// kGroup elements of a type that is known at run time, as they lie in memory: packed ones in as
+/// many words as they take, others in one or two each.
+template <class C>
+struct Group {
+  std::uint32_t words[2 * kGroup];
+
+  template <int kBytes>
+  __device__ __forceinline__ void load_bits(const void* from, const std::int64_t (&at)[kGroup],
+                                            int count, bool packed) {
+    constexpr int kWide = kBytes == 8 ? 2 : 1;
+    const auto* const elements = static_cast<const Bits<kBytes>*>(from);
+    if (packed) {
+      using Whole = Pack<std::uint32_t, kBytes * kGroup / 4>;
+      const auto whole = *reinterpret_cast<const Whole*>(elements + at[0]);
+#pragma unroll
+      for (int w = 0; w < kBytes * kGroup / 4; ++w) words[w] = whole.at[w];
+      return;
+    }
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k) {
+      if (k >= count) continue;
+      const Bits<kBytes> each = elements[at[k]];
+      words[k * kWide] = static_cast<std::uint32_t>(each);
+      if constexpr (kWide == 2) words[k * kWide + 1] = static_cast<std::uint32_t>(each >> 32);
+    }
+  }
+  __device__ __forceinline__ void load(const void* from, DataType type,
+                                       const std::int64_t (&at)[kGroup], int count, bool packed) {
+    constexpr int kWidest = std::is_floating_point_v<C> ? 8 : static_cast<int>(sizeof(C));
+    const int bytes = bytes_of(type);
+    if (from == nullptr) return;
+    if (kWidest == 1 || bytes == 1)
+      load_bits<1>(from, at, count, packed);
+    else if (kWidest == 2 || bytes == 2)
+      load_bits<2>(from, at, count, packed);
+    else if (kWidest == 4 || bytes == 4)
+      load_bits<4>(from, at, count, packed);
+    else
+      load_bits<8>(from, at, count, packed);
+  }
+  __device__ __forceinline__ void get(C (&v)[kGroup], const Source& from, DataType type,
+                                      bool packed) const {
+    if (from.data == nullptr) {
+#pragma unroll
+      for (C& each : v) each = from.constant<C>();
+      return;
+    }
+    visit_promoted<C>(type, [&](auto tag) {
+      using S = typename decltype(tag)::Type;
+#pragma unroll
+      for (int k = 0; k < kGroup; ++k) {
+        if constexpr (sizeof(S) == 8) {
+          const std::uint64_t high = words[2 * k + 1];
+          v[k] = convert<C>(from_bits<S>(high << 32 | words[2 * k]));
+        } else if constexpr (sizeof(S) == 4) {
+          v[k] = convert<C>(from_bits<S>(words[k]));
+        } else {
+          constexpr int kEach = 4 / static_cast<int>(sizeof(S));
+          const std::uint32_t word =
+              packed ? words[k / kEach] >> k % kEach * 8 * static_cast<int>(sizeof(S)) : words[k];
+          v[k] = convert<C>(from_bits<S>(word));
+        }
+      }
+    });
+  }
+};
+
+template <class C, class S>
+__device__ __forceinline__ void store_group(void* out, const C (&v)[kGroup],
+                                            const std::int64_t (&at)[kGroup], int count,
+                                            bool packed) {
+  Pack<S, kGroup> pack;
+#pragma unroll
+  for (int k = 0; k < kGroup; ++k) pack.at[k] = convert<S>(v[k]);
+  if (packed) return store_pack<kGroup, S>(out, at[0], pack);
+#pragma unroll
+  for (int k = 0; k < kGroup; ++k)
+    if (k < count) static_cast<S*>(out)[at[k]] = pack.at[k];
 }
 
 template <class Op, int kArity, class C>
 __global__ void __launch_bounds__(kThreads)
     forward_strided(void* out, DataType out_type, const Sources<kArity> in,
-                    const Types<kArity> types, const Loop<kArity + 1> loop) {
-  const std::uint32_t first = blockIdx.x * kStridedFlight * kThreads + threadIdx.x;
-#pragma unroll
-  for (int p = 0; p < kStridedFlight; ++p) {
-    const std::uint32_t i = first + p * kThreads;
+                    const Types<kArity> types, const Loop<kArity + 1> loop,
+                    const Walk<kArity + 1> walk) {
+  std::int64_t at[kArity + 1][kGroup];
+  int count = 0;
+  if (walk.groups) {
+    const std::uint32_t i = group_of(walk, loop.numel);
     if (i >= loop.numel) return;
+    count = kGroup;
     std::int64_t offset[kArity + 1] = {};
     loop.locate(i, offset);
-    const auto a = load_from<In<Op, 0, C>>(in.at[0], types.at[0], offset[1]);
-    Result<Op, C> made;
-    if constexpr (kArity == 1) {
-      made = convert<Result<Op, C>>(Op::fwd(a));
-    } else {
-      const auto b = load_from<In<Op, 1, C>>(in.at[1], types.at[1], offset[2]);
-      if constexpr (kArity == 2) {
-        made = convert<Result<Op, C>>(Op::fwd(a, b));
-      } else {
-        const auto c = load_from<In<Op, 2, C>>(in.at[2], types.at[2], offset[3]);
-        made = convert<Result<Op, C>>(Op::fwd(a, b, c));
+#pragma unroll
+    for (int o = 0; o <= kArity; ++o)
+#pragma unroll
+      for (int k = 0; k < kGroup; ++k) at[o][k] = offset[o] + k * walk.step[o];
+  } else {
+    const std::uint32_t first = blockIdx.x * kGroup * kThreads + threadIdx.x;
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k) {
+      std::int64_t offset[kArity + 1] = {};
+      const std::uint32_t i = first + k * kThreads;
+      if (i < loop.numel) {
+        count = k + 1;
+        loop.locate(i, offset);
       }
+#pragma unroll
+      for (int o = 0; o <= kArity; ++o) at[o][k] = offset[o];
     }
-    store_as(out, out_type, offset[0], made);
   }
+  Group<In<Op, 0, C>> a;
+  Group<In<Op, 1, C>> b;
+  Group<In<Op, 2, C>> c;
+  const auto packed = [&](int i) { return (walk.packed >> (i + 1) & 1) != 0; };
+  const auto load = [&](auto& group, int i) {
+    group.load(in.at[i].data, types.at[i], at[i + 1], count, packed(i));
+  };
+  load(a, 0);
+  if constexpr (kArity > 1) load(b, 1);
+  if constexpr (kArity > 2) load(c, 2);
+  Result<Op, C> made[kGroup];
+  compute<Op, kArity, C>(
+      made, count, in.report, [&](auto& v) { a.get(v, in.at[0], types.at[0], packed(0)); },
+      [&](auto& v) { b.get(v, in.at[1], types.at[1], packed(1)); },
+      [&](auto& v) { c.get(v, in.at[2], types.at[2], packed(2)); });
+  // The result has the type that is computed in, of which only floats come in several sizes.
+  if constexpr (std::is_same_v<Result<Op, C>, float>) {
+    if (out_type == DataType::Float16)
+      return store_group<float, Half>(out, made, at[0], count, packed(-1));
+    if (out_type == DataType::BFloat16)
+      return store_group<float, Brain>(out, made, at[0], count, packed(-1));
+  }
+  store_group<Result<Op, C>, Result<Op, C>>(out, made, at[0], count, packed(-1));
+}
+
+/// Turns the loop into one over groups, where the result has neighbours in packs.
+template <int kOperands, class Size, class Data>
+Walk<kOperands> in_groups(Iteration& loop, Size&& size, Data&& data) {
+  Walk<kOperands> walk;
+  const int inner = loop.ndim - 1;
+  if (inner < 0 || loop.sizes[inner] % kGroup != 0) return walk;
+  bool across = false;
+  for (int i = 0; i < kOperands; ++i) {
+    const std::int64_t* const strides = loop.strides[i];
+    bool packed = strides[inner] == 1 && is_aligned(data(i), size(i) * kGroup);
+    for (int d = 0; d < inner; ++d) packed &= strides[d] % kGroup == 0;
+    if (packed) walk.packed |= 1u << i;
+    walk.step[i] = strides[inner];
+    across |= data(i) && inner > 0 && std::abs(strides[inner]) > 1 &&
+              std::abs(strides[inner - 1]) < std::abs(strides[inner]);
+  }
+  if (!(walk.packed & 1)) return walk;
+  walk.groups = true;
+  loop.sizes[inner] /= kGroup;
+  loop.numel /= kGroup;
+  for (int i = 0; i < kOperands; ++i) loop.strides[i][inner] *= kGroup;
+  const std::int64_t groups = loop.sizes[inner], rows = loop.numel / groups;
+  if (across && groups >= kTileGroups && rows >= kTileRows) {
+    walk.rows = static_cast<std::uint32_t>(rows);
+    walk.row_groups = static_cast<std::uint32_t>(groups);
+    walk.tiles = static_cast<std::uint32_t>(ceil_div(groups, kTileGroups));
+    walk.by_tiles = Divider(walk.tiles);
+  }
+  return walk;
 }
 
 unsigned blocks_for(std::int64_t elements, int each) {
@@ -143,6 +333,8 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
     }
   }
   dense &= native && numel <= kLaunchElements;
+  if constexpr (std::is_same_v<Op, Pow> || std::is_same_v<Op, Remainder>)
+    if (in[1].tensor) sources.report = index_report(context.index);
 
   const auto dispatch = [&](DataType as, auto&& go) {
     visit(as, [&](auto tag) {
@@ -162,7 +354,7 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
       if (!aligned) return;
       done = true;
       launch(context, Op::info.name, &forward_dense<Op, kArity, S>,
-             blocks_for(numel, kN * kFlight<Op>), kThreads, 0, out.data(), sources,
+             blocks_for(numel, kN * kFlight<Op, S>), kThreads, 0, out.data(), sources,
              static_cast<std::uint32_t>(numel));
     });
     if (done) return;
@@ -205,12 +397,18 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
     Types<kArity> types{};
     for (int i = 0; i < kArity; ++i)
       if (in[i].tensor) types.at[i] = in[i].tensor->type();
+    Iteration loop = part;
+    const auto walk = in_groups<kArity + 1>(
+        loop, [&](int i) { return tensor::size_of(i == 0 ? out.type() : types.at[i - 1]); },
+        [&](int i) { return i == 0 ? to : from.at[i - 1].data; });
+    const unsigned blocks = walk.tiles
+                                ? static_cast<unsigned>(walk.tiles * ceil_div(walk.rows, kTileRows))
+                                : blocks_for(loop.numel, walk.groups ? 1 : kGroup);
     dispatch(compute_type(compute), [&](auto tag) {
       using C = typename decltype(tag)::Type;
       if constexpr (!kIsHalf<C>)
-        launch(context, Op::info.name, &forward_strided<Op, kArity, C>,
-               blocks_for(part.numel, kStridedFlight), kThreads, 0, static_cast<void*>(to),
-               out.type(), from, types, Loop<kArity + 1>(part));
+        launch(context, Op::info.name, &forward_strided<Op, kArity, C>, blocks, kThreads, 0,
+               static_cast<void*>(to), out.type(), from, types, Loop<kArity + 1>(loop), walk);
     });
   });
 }

@@ -167,20 +167,25 @@ __global__ void __launch_bounds__(kBlockThreads)
   if (i >= loop.numel) return;
   std::int64_t offset[2] = {};
   loop.locate(i, offset);
-  Values<T, kN> elements{}, others{}, low, high{};
-  const auto load = [&](Values<T, kN>& to, const T* from, std::int64_t at, bool repeats) {
-    Source source;
-    source.data = from;
-    to.load(source, at, repeats);
+  const T* const from[] = {x, with, a, b};
+  constexpr bool kReads[] = {kElements, kWith, true, kSecond};
+  Values<T, kN> packs[4];
+  T v[4][kN] = {};
+  const auto each = [&](auto&& f) {
+#pragma unroll
+    for (int o = 0; o < 4; ++o) {
+      Source source;
+      source.data = from[o];
+      if (kReads[o]) f(o, source, o >= 2 && repeat);
+    }
   };
-  if constexpr (kElements) load(elements, x, offset[0], false);
-  if constexpr (kWith) load(others, with, offset[0], false);
-  load(low, a, offset[1], repeat);
-  if constexpr (kSecond) load(high, b, offset[1], repeat);
+  each([&](int o, const Source& source, bool repeats) {
+    packs[o].load(source, offset[o / 2], repeats);
+  });
+  each([&](int o, const Source& source, bool repeats) { packs[o].get(v[o], source, repeats); });
   Pack<T, kN> made;
 #pragma unroll
-  for (int k = 0; k < kN; ++k)
-    made.at[k] = spread_one<T, kOp>(elements.at[k], others.at[k], low.at[k], high.at[k]);
+  for (int k = 0; k < kN; ++k) made.at[k] = spread_one<T, kOp>(v[0][k], v[1][k], v[2][k], v[3][k]);
   store_pack<kN, T>(out, offset[0], made);
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "lamppp/error.hpp"
+#include "tensor/checks.hpp"
 #include "tensor/format.hpp"
 
 namespace lmp::cuda {
@@ -99,6 +100,7 @@ bool is_sticky(cudaError_t status) {
 
 constinit thread_local Streams streams{};
 constinit std::atomic<std::int64_t> launches = 0;
+constinit std::array<std::atomic<int>, kMaxDevices> generations{};
 
 }  // namespace
 
@@ -112,10 +114,11 @@ void check(cudaError_t status, const char* what) {
   if (is_sticky(status)) {
     int index = 0;
     if (cudaGetDevice(&index) == cudaSuccess && index < gpus().count) gpu(index).lost = true;
-    throw DeviceLostError(concat(
-        what, ": CUDA:", index, " failed (", said,
-        ") and is of no use to this process any more. The failure may come from an op before this "
-        "one; run with CUDA_LAUNCH_BLOCKING=1 to have each op wait for its kernels"));
+    throw DeviceLostError(
+        concat(what, ": CUDA:", index, " failed (", said,
+               ") and is of no use until lmp::cuda::reset_device(). The failure may come from an "
+               "op before "
+               "this one; run with CUDA_LAUNCH_BLOCKING=1 to have each op wait for its kernels"));
   }
   throw DeviceError(concat(what, ": ", said));
 }
@@ -142,8 +145,16 @@ void check_gpu(tensor::Device device, const char* what) {
 void check_alive(int index) {
   if (gpu(index).lost.load(std::memory_order_relaxed)) [[unlikely]]
     throw DeviceLostError(concat("CUDA:", index,
-                                 " failed earlier and is of no use to this process any more; "
-                                 "start the program again"));
+                                 " failed earlier and is of no use any more; "
+                                 "lmp::cuda::reset_device() starts anew, without its tensors"));
+}
+
+int generation(int index) noexcept {
+  return generations[static_cast<std::size_t>(index)].load(std::memory_order_relaxed);
+}
+void forget_gpu(int index) noexcept {
+  gpus().at[static_cast<std::size_t>(index)] = nullptr;
+  ++generations[static_cast<std::size_t>(index)];
 }
 
 const Properties& properties(int index) { return gpu(index).properties; }
@@ -162,8 +173,8 @@ Context::Context(tensor::Device device)
 }
 
 Scratch::Scratch(const Context& context, std::size_t bytes)
-    : index_(context.index), memory_(allocate_bytes(index_, context.stream, bytes)) {}
-Scratch::~Scratch() { free_bytes(index_, memory_.block); }
+    : memory_(allocate_bytes(context.index, context.stream, bytes)) {}
+Scratch::~Scratch() { free_bytes(memory_.block); }
 
 std::int64_t launch_count() noexcept { return launches.load(std::memory_order_relaxed); }
 void count_launch() noexcept { launches.fetch_add(1, std::memory_order_relaxed); }
@@ -182,9 +193,14 @@ void throw_reported(const Context& context) {
     return;
   const IndexReport found = report;
   report = IndexReport{};
-  throw IndexError(concat(found.op, ": index ", found.value, " is out of range for size ",
-                          found.size, "; reported by CUDA:", context.index,
-                          " after the op was started"));
+  const std::string when =
+      concat("; reported by CUDA:", context.index, " after the op was started");
+  if (found.size == IndexReport::kDivisionByZero)
+    throw ValueError(concat(tensor::detail::kDivisionByZero, when));
+  if (found.size == IndexReport::kNegativePower)
+    throw ValueError(concat(tensor::detail::kNegativePower, when));
+  throw IndexError(
+      concat(found.op, ": index ", found.value, " is out of range for size ", found.size, when));
 }
 
 }  // namespace lmp::cuda

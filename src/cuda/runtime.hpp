@@ -23,6 +23,11 @@ void check_gpu(tensor::Device device, const char* what);
 /// Throws DeviceLostError where an earlier failure has made the GPU useless.
 void check_alive(int index);
 
+/// How often a GPU was reset: what was made before is of no use.
+int generation(int index) noexcept;
+/// Forgets what is known of a GPU, in a new generation.
+void forget_gpu(int index) noexcept;
+
 /// What launches look up of a GPU.
 struct Properties {
   int multiprocessors;
@@ -74,7 +79,6 @@ class Scratch {
   }
 
  private:
-  int index_;
   Memory memory_;
 };
 
@@ -88,8 +92,10 @@ void synchronize(const Context& context, const char* what);
 void throw_reported(const Context& context);
 
 /// Where kernels report the first bad index that they met, in host memory that the GPU can write.
-/// They clamp it and go on; it is thrown at the next read or synchronize().
+/// They clamp it and go on; it is thrown at the next read or synchronize(). The same goes for
+/// integers that an op has no answer for, which have a `size` below 0.
 struct IndexReport {
+  static constexpr std::int64_t kDivisionByZero = -1, kNegativePower = -2;
   int claimed;
   const char* op;  // a literal of the host
   std::int64_t value;

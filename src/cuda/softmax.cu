@@ -25,13 +25,21 @@ namespace {
 // A row is read in slots of a pack at aligned addresses, the first and the last of which may lie
 // partly outside of it.
 
-/// e^x, for halves as exact as they need.
+/// e^x, for halves as exact as they need. Terms of a sum of which the largest is 1 need no more
+/// either: an error that grows with -x shrinks with e^x.
 template <class S, class C>
 __device__ __forceinline__ C power(C x) {
   if constexpr (kIsHalf<S>)
     return __expf(x);
   else if constexpr (std::is_same_v<C, float>)
     return expf(x);
+  else
+    return exp(x);
+}
+template <class C>
+__device__ __forceinline__ C term(C x) {
+  if constexpr (std::is_same_v<C, float>)
+    return __expf(x);
   else
     return exp(x);
 }
@@ -47,12 +55,10 @@ __device__ __forceinline__ C infinity() {
   return std::numeric_limits<C>::infinity();
 }
 
+/// The larger, or the one that is not NaN: a sum is NaN wherever an element is.
 template <class C>
 struct MaxOf {
-  __device__ static C join(C a, C b) {
-    const C larger = b > a ? b : a;
-    return b != b ? b : larger;  // a that is NaN stays
-  }
+  __device__ static C join(C a, C b) { return fmax(a, b); }
 };
 template <class C>
 struct SumOf {
@@ -79,12 +85,11 @@ struct Forward {
   static constexpr int kInputs = 1;
   __device__ static S fill() { return convert<S>(-infinity<C>()); }
   __device__ static Stat identity() { return {-infinity<C>(), C{0}}; }
-  __device__ static C moved(const Stat& a, C top) {
-    return a.top == top ? a.sum : a.sum * power<S>(a.top - top);
-  }
+  /// What to subtract: nothing where all elements so far are -infinity.
+  __device__ static C shift(C top) { return top == -infinity<C>() ? C{0} : top; }
   __device__ static Stat join(const Stat& a, const Stat& b) {
-    const C top = MaxOf<C>::join(a.top, b.top);
-    return {top, moved(a, top) + moved(b, top)};
+    const C top = MaxOf<C>::join(a.top, b.top), by = shift(top);
+    return {top, a.sum * term(a.top - by) + b.sum * term(b.top - by)};
   }
   /// Takes kN elements of each input.
   template <int kN>
@@ -92,11 +97,15 @@ struct Forward {
     C top = a.top;
 #pragma unroll
     for (int k = 0; k < kN; ++k) top = MaxOf<C>::join(top, x[0][k]);
-    const C shift = top == -infinity<C>() ? C{0} : top;  // nothing but that so far
-    C sum = moved(a, top);
+    const C by = shift(top);
+    C terms[kN];
 #pragma unroll
-    for (int k = 0; k < kN; ++k) sum += power<S>(x[0][k] - shift);
-    a = {top, sum};
+    for (int k = 0; k < kN; ++k) terms[k] = term(x[0][k] - by);
+#pragma unroll
+    for (int step = 1; step < kN; step *= 2)
+#pragma unroll
+      for (int k = 0; k + step < kN; k += 2 * step) terms[k] += terms[k + step];
+    a = {top, a.sum * term(a.top - by) + terms[0]};
   }
   /// What results are made of.
   __device__ static void finish(Stat& a, bool log) {
@@ -153,7 +162,7 @@ __device__ __forceinline__ Pack<S, kPackOf<S>> load_slot(const S* row, std::int6
                                                          std::int64_t n, S fill) {
   constexpr int kN = kPackOf<S>;
   if (first >= 0 && first + kN <= n && aligned_for_pack(row + first))
-    return *reinterpret_cast<const Pack<S, kN>*>(row + first);
+    return load_whole<S, kN>(row + first);
   Pack<S, kN> pack;
 #pragma unroll
   for (int k = 0; k < kN; ++k) pack.at[k] = first + k >= 0 && first + k < n ? row[first + k] : fill;
@@ -163,10 +172,8 @@ template <class S>
 __device__ __forceinline__ void store_slot(S* row, std::int64_t first, std::int64_t n,
                                            const Pack<S, kPackOf<S>>& pack) {
   constexpr int kN = kPackOf<S>;
-  if (first >= 0 && first + kN <= n && aligned_for_pack(row + first)) {
-    *reinterpret_cast<Pack<S, kN>*>(row + first) = pack;
-    return;
-  }
+  if (first >= 0 && first + kN <= n && aligned_for_pack(row + first))
+    return store_whole(row + first, pack);
 #pragma unroll
   for (int k = 0; k < kN; ++k)
     if (first + k >= 0 && first + k < n) row[first + k] = pack.at[k];
@@ -285,25 +292,21 @@ __global__ void __launch_bounds__(kRowThreads)
   const std::int64_t slots = (before + count + kN - 1) / kN;
   constexpr std::int64_t kStride = kRowThreads * kInFlight<Op>;
 
-  // visit(slot, loaded) for the slots of this thread, several in flight.
-  const auto over_slots = [&](bool again, auto&& visit_slot) {
-    for (std::int64_t first = threadIdx.x; first < slots; first += kStride) {
-      Pack<S, kN> loaded[kInFlight<Op>][kInputs];
+  // visit_slots(first, loaded) for slots first, first + kRowThreads, .. of this thread.
+  constexpr int kFlight = kInFlight<Op>;
+  const auto over_slots = [&](bool again, auto&& visit_slots) {
+    for (std::int64_t first = threadIdx.x; first < slots; first += kRowThreads * kFlight) {
+      Pack<S, kN> loaded[kFlight][kInputs];
 #pragma unroll
-      for (int j = 0; j < kInFlight<Op>; ++j) {
+      for (int j = 0; j < kFlight; ++j) {
         const std::int64_t slot = first + j * kRowThreads;
-        if (slot >= slots) continue;
 #pragma unroll
         for (int i = 0; i < kInputs; ++i)
           loaded[j][i] = again && slot < held
                              ? hold[i * held + slot]
                              : load_slot(from[i], slot * kN - before, count, Op::fill());
       }
-#pragma unroll
-      for (int j = 0; j < kInFlight<Op>; ++j) {
-        const std::int64_t slot = first + j * kRowThreads;
-        if (slot < slots) visit_slot(slot, loaded[j]);
-      }
+      visit_slots(first, loaded);
     }
   };
 
@@ -312,15 +315,23 @@ __global__ void __launch_bounds__(kRowThreads)
   if (step == Step::Results) {
     for (unsigned i = threadIdx.x; i < gridDim.y; i += kRowThreads) stat = Op::join(stat, mine[i]);
   } else {
-    over_slots(false, [&](std::int64_t slot, const Pack<S, kN>(&loaded)[kInputs]) {
-      C x[kInputs][kN];
+    constexpr int kTogether = kFlight < 16 / kN ? kFlight : 16 / kN;  // slots, for registers' sake
+    over_slots(false, [&](std::int64_t first, const Pack<S, kN>(&loaded)[kFlight][kInputs]) {
 #pragma unroll
-      for (int i = 0; i < kInputs; ++i) {
-        if (slot < held) hold[i * held + slot] = loaded[i];  // only this thread reads it
+      for (int j = 0; j < kFlight; j += kTogether) {
+        C x[kInputs][kTogether * kN];
 #pragma unroll
-        for (int k = 0; k < kN; ++k) x[i][k] = widen(loaded[i].at[k]);
+        for (int g = 0; g < kTogether; ++g) {
+          const std::int64_t slot = first + (j + g) * kRowThreads;
+#pragma unroll
+          for (int i = 0; i < kInputs; ++i) {
+            if (slot < held) hold[i * held + slot] = loaded[j + g][i];  // only this thread reads it
+#pragma unroll
+            for (int k = 0; k < kN; ++k) x[i][g * kN + k] = widen(loaded[j + g][i].at[k]);
+          }
+        }
+        Op::add(stat, x, log);
       }
-      Op::add(stat, x, log);
     });
   }
   stat = join_lanes<Op>(stat, kRowThreads, shared);
@@ -330,17 +341,23 @@ __global__ void __launch_bounds__(kRowThreads)
   }
   Op::finish(stat, log);
   S* const to = out + offset[0] + begin;
-  over_slots(step == Step::All, [&](std::int64_t slot, const Pack<S, kN>(&loaded)[kInputs]) {
-    Pack<S, kN> made;
+  over_slots(step == Step::All,
+             [&](std::int64_t first, const Pack<S, kN>(&loaded)[kFlight][kInputs]) {
 #pragma unroll
-    for (int k = 0; k < kN; ++k) {
-      C x[kInputs];
+               for (int j = 0; j < kFlight; ++j) {
+                 const std::int64_t slot = first + j * kRowThreads;
+                 if (slot >= slots) break;
+                 Pack<S, kN> made;
 #pragma unroll
-      for (int i = 0; i < kInputs; ++i) x[i] = widen(loaded[i].at[k]);
-      made.at[k] = convert<S>(Op::result(x, stat, log));
-    }
-    store_slot(to, slot * kN - before, count, made);
-  });
+                 for (int k = 0; k < kN; ++k) {
+                   C x[kInputs];
+#pragma unroll
+                   for (int i = 0; i < kInputs; ++i) x[i] = widen(loaded[j][i].at[k]);
+                   made.at[k] = convert<S>(Op::result(x, stat, log));
+                 }
+                 store_slot(to, slot * kN - before, count, made);
+               }
+             });
 }
 
 // ---- Columns ----
@@ -355,10 +372,13 @@ struct ColumnAxes {
   bool whole[kOperands<Op>];           // packs are aligned
 };
 inline constexpr int kTileThreads = 32;
+/// Blocks that a multiprocessor runs at a time, as registers allow.
+template <class S>
+inline constexpr int kColumnBlocks = sizeof(S) == 4 ? 4 : 3;
 
 /// Part y of the rows of a tile of columns. `parts` has for each part a row of statistics.
 template <class Op, class S>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, kColumnBlocks<S>)
     softmax_columns(S* out, const Inputs<Op, S> in, const Loop<kOperands<Op>> outer,
                     const ColumnAxes<Op> c, typename Op::Stat* parts, Step step, bool log) {
   using C = Computed<S>;
@@ -377,12 +397,17 @@ __global__ void __launch_bounds__(kBlockThreads)
   const std::int64_t begin = blockIdx.y * c.piece;
   const std::int64_t end = left <= 0 ? begin : c.rows - begin < c.piece ? c.rows : begin + c.piece;
 
-  // visit_rows(first, elements) for the rows first, first + lanes, .. of this thread.
-  const auto over_rows = [&](auto&& visit_rows) {
-    for (std::int64_t first = begin + lane; first < end; first += kInFlight<Op> * lanes) {
-      Pack<S, kN> loaded[kInFlight<Op>][kInputs];
+  // visit_rows(first, elements) for the rows first, first + lanes, .. of this thread. The second
+  // time the last rows come first, which may still be in a cache.
+  constexpr int kFlight = kInFlight<Op>;
+  const std::int64_t stride = kFlight * lanes, top = begin + lane;
+  const std::int64_t turns = top < end ? (end - top + stride - 1) / stride : 0;
+  const auto over_rows = [&](bool back, auto&& visit_rows) {
+    for (std::int64_t turn = 0; turn < turns; ++turn) {
+      const std::int64_t first = top + (back ? turns - 1 - turn : turn) * stride;
+      Pack<S, kN> loaded[kFlight][kInputs];
 #pragma unroll
-      for (int j = 0; j < kInFlight<Op>; ++j) {
+      for (int j = 0; j < kFlight; ++j) {
         const std::int64_t row = first + j * lanes;
 #pragma unroll
         for (int i = 0; i < kInputs; ++i)
@@ -403,14 +428,14 @@ __global__ void __launch_bounds__(kBlockThreads)
       for (int k = 0; k < kN; ++k)
         if (k < left) stat[k] = Op::join(stat[k], mine[part * c.width + k]);
   } else {
-    over_rows([&](std::int64_t, const Pack<S, kN>(&loaded)[kInFlight<Op>][kInputs]) {
+    over_rows(false, [&](std::int64_t, const Pack<S, kN>(&loaded)[kFlight][kInputs]) {
 #pragma unroll
       for (int k = 0; k < kN; ++k) {
-        C x[kInputs][kInFlight<Op>];
+        C x[kInputs][kFlight];
 #pragma unroll
         for (int i = 0; i < kInputs; ++i)
 #pragma unroll
-          for (int j = 0; j < kInFlight<Op>; ++j) x[i][j] = widen(loaded[j][i].at[k]);
+          for (int j = 0; j < kFlight; ++j) x[i][j] = widen(loaded[j][i].at[k]);
         Op::add(stat[k], x, log);
       }
     });
@@ -431,9 +456,9 @@ __global__ void __launch_bounds__(kBlockThreads)
     }
   }
   if (step == Step::Statistics) return;
-  over_rows([&](std::int64_t first, const Pack<S, kN>(&loaded)[kInFlight<Op>][kInputs]) {
+  over_rows(true, [&](std::int64_t first, const Pack<S, kN>(&loaded)[kFlight][kInputs]) {
 #pragma unroll
-    for (int j = 0; j < kInFlight<Op>; ++j) {
+    for (int j = 0; j < kFlight; ++j) {
       const std::int64_t row = first + j * lanes;
       if (row >= end) break;
       Pack<S, kN> made;
@@ -536,9 +561,10 @@ void run_columns(const Context& context, const char* name, S* out, const Inputs<
   const std::int64_t lanes = kBlockThreads / c.threads;
   const std::int64_t tiles = ceil_div(packs, c.threads),
                      blocks = loop.numel / loop.sizes[inner] * tiles;
-  const std::int64_t wanted = properties(context.index).multiprocessors * 4 / blocks;
+  const std::int64_t most = n / (2 * kInFlight<Op> * lanes);
   std::int64_t parts =
-      std::clamp<std::int64_t>(std::min(wanted, n / (2 * kInFlight<Op> * lanes)), 1, kMostParts);
+      parts_that_fill(blocks, properties(context.index).multiprocessors * kColumnBlocks<S>,
+                      std::clamp<std::int64_t>(most, 1, kMostParts));
   c.piece = ceil_div(n, parts);
   parts = ceil_div(n, c.piece);
   for (int i = 0; i < kOperands<Op>; ++i) {

@@ -2,7 +2,9 @@
 #include <mutex>
 #include <vector>
 
+#include "cuda/matmul.hpp"
 #include "cuda/runtime.hpp"
+#include "cuda/staging.hpp"
 #include "lamppp/cuda.hpp"
 #include "lamppp/error.hpp"
 #include "tensor/backend.hpp"
@@ -50,6 +52,15 @@ void give_stream(int index, cudaStream_t stream) noexcept {
 
 cudaStream_t of(const Stream& stream) { return static_cast<cudaStream_t>(stream.handle()); }
 
+void forget_streams(int index) {
+  {
+    Idle& all = idle();
+    const std::lock_guard lock(all.mutex);
+    std::erase_if(all.streams, [&](const auto& entry) { return entry.first == index; });
+  }
+  current_streams()[static_cast<std::size_t>(index)] = nullptr;
+}
+
 }  // namespace
 
 void synchronize(Device device) {
@@ -62,9 +73,9 @@ void synchronize(Device device) {
 
 Stream::Stream(Device device) : device_(device) {
   check_gpu(device, "Stream");
-  const int index = device.index;
-  handle_ = std::shared_ptr<void>(take_stream(device), [index](void* stream) {
-    give_stream(index, static_cast<cudaStream_t>(stream));
+  const int index = device.index, born = generation(index);
+  handle_ = std::shared_ptr<void>(take_stream(device), [index, born](void* stream) {
+    if (born == generation(index)) give_stream(index, static_cast<cudaStream_t>(stream));
   });
 }
 
@@ -120,7 +131,7 @@ std::uint16_t number_of(const Streams& streams) {
   return static_cast<std::uint16_t>(all.known.size() - 1);
 }
 
-// From here on memory may be used on several streams, which has to be noted.
+// From here on memory may be used on several streams, or after a reset, which has to be noted.
 void begin_to_record() {
   static const bool once = (record_events(true), true);
   (void)once;
@@ -144,6 +155,31 @@ void change_queues(std::uint16_t to) {
   current_streams() = next;
   tensor::detail::current_queues = to;
 }
+
+void reset_device(Device device) {
+  check_gpu(device, "reset_device");
+  check_not_capturing("reset_device");
+  begin_to_record();
+  int previous = 0;
+  check(cudaGetDevice(&previous), "reset_device");
+  check(cudaSetDevice(device.index), "reset_device");
+  const cudaError_t status = cudaDeviceReset();
+  forget_memory(device.index);
+  forget_streams(device.index);
+  forget_staging(device.index);
+  forget_library(device.index);
+  forget_gpu(device.index);
+  check(cudaSetDevice(previous), "reset_device");
+  check(status, "reset_device");
+}
+
+DeviceGuard::DeviceGuard(Device device) {
+  check_gpu(device, "DeviceGuard");
+  check(cudaGetDevice(&previous_), "DeviceGuard");
+  check(cudaSetDevice(device.index), "DeviceGuard");
+}
+
+DeviceGuard::~DeviceGuard() { cudaSetDevice(previous_); }
 
 StreamGuard::StreamGuard(Stream stream)
     : stream_(std::move(stream)), previous_(current_stream(stream_.device().index)) {

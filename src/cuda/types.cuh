@@ -128,6 +128,52 @@ __device__ __forceinline__ Computed<S> widen(S v) {
   return convert<Computed<S>>(v);
 }
 
+/// Whether what is computed in C may have operands of S, as types are promoted.
+template <class S, class C>
+inline constexpr bool kPromotes =
+    kIsFloating<S> ? kIsFloating<C> && sizeof(S) <= sizeof(C)
+                   : kIsFloating<C> || std::is_same_v<S, C> || std::is_same_v<S, bool> ||
+                         sizeof(S) < sizeof(C);
+
+/// f(Tag<S>()) for the type of the elements in memory of an operand of what is computed in C.
+template <class C, class F>
+__device__ __forceinline__ void visit_promoted(tensor::DataType type, F&& f) {
+  using enum tensor::DataType;
+  const auto visit = [&](auto tag) {
+    if constexpr (kPromotes<typename decltype(tag)::Type, C>) f(tag);
+  };
+  switch (type) {
+    case Bool:
+      return visit(Tag<bool>());
+    case UInt8:
+      return visit(Tag<std::uint8_t>());
+    case Int8:
+      return visit(Tag<std::int8_t>());
+    case Int16:
+      return visit(Tag<std::int16_t>());
+    case Int32:
+      return visit(Tag<std::int32_t>());
+    case Int64:
+      return visit(Tag<std::int64_t>());
+    case Float16:
+      return visit(Tag<Half>());
+    case BFloat16:
+      return visit(Tag<Brain>());
+    case Float32:
+      return visit(Tag<float>());
+    default:
+      return visit(Tag<double>());
+  }
+}
+
+/// Bytes of an element.
+__device__ __forceinline__ int bytes_of(tensor::DataType type) {
+  using enum tensor::DataType;
+  return type <= Int8 ? 1 : type == Int16 || type == Float16 || type == BFloat16 ? 2
+         : type == Int32 || type == Float32                                    ? 4
+                                                                               : 8;
+}
+
 /// Element `i` of an array of `type`, converted.
 template <class C>
 __device__ __forceinline__ C load_as(const void* from, tensor::DataType type, std::int64_t i) {

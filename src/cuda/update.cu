@@ -31,12 +31,13 @@ struct Entry {
   const void* gradient;
   void* first;
   void* second;
+  void* master;
   std::int64_t numel;
   std::uint32_t block;  // the first of its blocks
 };
 
 struct Table {
-  static constexpr int kMost = 80;
+  static constexpr int kMost = 64;
   Entry entries[kMost];
   int count;
   std::uint32_t blocks;
@@ -121,18 +122,21 @@ __global__ void __launch_bounds__(kThreads)
   const S* const g = static_cast<const S*>(e.gradient);
   C* const first = static_cast<C*>(e.first);
   C* const second = static_cast<C*>(e.second);
+  C* const master = static_cast<C*>(e.master);
   const std::int64_t begin = std::int64_t{blockIdx.x - e.block} * kBlockElements<S>;
   const bool aligned = fits(p, sizeof(S) * kN) && fits(g, sizeof(S) * kN) &&
-                       fits(first, sizeof(C) * kN) && fits(second, sizeof(C) * kN);
+                       fits(first, sizeof(C) * kN) && fits(second, sizeof(C) * kN) &&
+                       fits(master, sizeof(C) * kN);
   if (!aligned || e.numel < begin + kBlockElements<S>) {
     for (int k = static_cast<int>(threadIdx.x); k < kBlockElements<S>; k += kThreads) {
       const std::int64_t i = begin + k;
       if (i >= e.numel) break;
-      C value = widen(p[i]), m{}, v{};
+      C value = master ? master[i] : widen(p[i]), m{}, v{};
       if (rule.has_first()) m = first[i];
       if (rule.has_second()) v = second[i];
       rule.step(value, widen(g[i]), m, v);
       p[i] = convert<S>(value);
+      if (master) master[i] = value;
       if (rule.has_first()) first[i] = m;
       if (rule.has_second()) second[i] = v;
     }
@@ -141,14 +145,17 @@ __global__ void __launch_bounds__(kThreads)
   using Values = Pack<S, kN>;
   using States = Pack<C, kN>;
   Values ps[kFlying], gs[kFlying];
-  States ms[kFlying] = {}, vs[kFlying] = {};
+  States ms[kFlying] = {}, vs[kFlying] = {}, masters[kFlying];
   const auto place = [&](int f) {
     return begin / kN + f * kThreads + static_cast<int>(threadIdx.x);
   };
 #pragma unroll
   for (int f = 0; f < kFlying; ++f) {
     const std::int64_t at = place(f);
-    ps[f] = reinterpret_cast<const Values*>(p)[at];
+    if (kIsHalf<S> && master)
+      masters[f] = reinterpret_cast<const States*>(master)[at];
+    else
+      ps[f] = reinterpret_cast<const Values*>(p)[at];
     gs[f] = reinterpret_cast<const Values*>(g)[at];
     if (rule.has_first()) ms[f] = reinterpret_cast<const States*>(first)[at];
     if (rule.has_second()) vs[f] = reinterpret_cast<const States*>(second)[at];
@@ -157,11 +164,13 @@ __global__ void __launch_bounds__(kThreads)
   for (int f = 0; f < kFlying; ++f) {
 #pragma unroll
     for (int k = 0; k < kN; ++k) {
-      C value = widen(ps[f].at[k]);
+      C value = kIsHalf<S> && master ? masters[f].at[k] : widen(ps[f].at[k]);
       rule.step(value, widen(gs[f].at[k]), ms[f].at[k], vs[f].at[k]);
       ps[f].at[k] = convert<S>(value);
+      masters[f].at[k] = value;
     }
     const std::int64_t at = place(f);
+    if (kIsHalf<S> && master) reinterpret_cast<States*>(master)[at] = masters[f];
     reinterpret_cast<Values*>(p)[at] = ps[f];
     if (rule.has_first()) reinterpret_cast<States*>(first)[at] = ms[f];
     if (rule.has_second()) reinterpret_cast<States*>(second)[at] = vs[f];
@@ -208,6 +217,7 @@ void update_all(const Context& context, DataType type, const std::vector<Paramet
                                     u.gradient.data(),
                                     u.first.defined() ? u.first.data() : nullptr,
                                     u.second.defined() ? u.second.data() : nullptr,
+                                    u.master.defined() ? u.master.data() : nullptr,
                                     numel,
                                     table.blocks};
     table.blocks += static_cast<std::uint32_t>(blocks);

@@ -63,9 +63,27 @@ LMP_MATH_FN T abs(T a) {
   return a < T{0} ? neg(a) : a;
 }
 
+#ifdef __CUDA_ARCH__
+/// The same by floats, for numbers below 2^16. (a + 1/2) / b, or (a - 1/2) / b for b < 0, is as far
+/// as 1 / (2 |b|) from any integer, which is more than its rounding errors of 2^-22 of it, so less
+/// 1/2 it rounds to floor(a / b), in the low bits of a float above 2^23.
+LMP_MATH_FN int math_narrow_remainder(int a, int b) {
+  constexpr float kShift = 12582912.0F;  // 3 * 2^22
+  constexpr int kShiftBits = 0x4b400000;
+  const float x = __int_as_float(kShiftBits + a) - kShift;
+  const float y = __int_as_float(kShiftBits + b) - kShift;
+  const float quotient = __fdividef(x + (b < 0 ? -0.5F : 0.5F), y);
+  const int whole = __float_as_int((quotient - 0.5F) + kShift) - kShiftBits;
+  return b == 0 ? 0 : a - whole * b;
+}
+#endif
+
 /// a - floor(a / b) * b, which has the sign of b; 0 where b is 0.
 template <MathInteger T>
 LMP_MATH_FN T remainder(T a, T b) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(T) < sizeof(int)) return static_cast<T>(math_narrow_remainder(a, b));
+#endif
   constexpr T kMinusOne = static_cast<T>(-1);
   const bool trivial = b == T{0} || (kMinusOne < T{0} && b == kMinusOne);  // MIN % -1 overflows
   const T r = static_cast<T>(a % (trivial ? T{1} : b));
@@ -173,6 +191,20 @@ inline constexpr double kSqrtHalf = 0.70710678118654752440;
 inline constexpr double kTwoOverSqrtPi = 1.12837916709551257390;   // erf'(0)
 inline constexpr double kOneOverSqrt2Pi = 0.39894228040143267794;  // the normal density at 0
 
+/// a * b + c, rounded once where that is one instruction.
+template <MathFloat T>
+LMP_MATH_FN T mul_add(T a, T b, T c);
+
+/// Horner's scheme, coefficients from the constant upwards.
+template <MathFloat T>
+LMP_MATH_FN T poly(T, T c) {
+  return c;
+}
+template <MathFloat T, class... Rest>
+LMP_MATH_FN T poly(T x, T c, Rest... rest) {
+  return mul_add(poly(x, rest...), x, c);
+}
+
 #ifdef __CUDA_ARCH__
 
 #define LMP_MATH_1(name)                                   \
@@ -212,8 +244,15 @@ LMP_MATH_2(copysign)
 #undef LMP_MATH_2
 LMP_MATH_FN float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
 LMP_MATH_FN double fma(double a, double b, double c) { return ::fma(a, b, c); }
-LMP_MATH_FN float normal_cdf(float x) { return ::normcdff(x); }
-LMP_MATH_FN double normal_cdf(double x) { return ::normcdf(x); }
+template <MathFloat T>
+LMP_MATH_FN T mul_add(T a, T b, T c) {
+  return fma(a, b, c);
+}
+LMP_MATH_FN float math_exp_below(float x) { return exp(x); }
+/// Where the sum would not cancel, erf takes half as long.
+LMP_MATH_FN double normal_cdf(double x) {
+  return x < -1.0 ? ::normcdf(x) : 0.5 * erf(kSqrtHalf * x) + 0.5;
+}
 template <MathFloat T>
 LMP_MATH_FN T normal_density(T x) {
   return static_cast<T>(kOneOverSqrt2Pi) * exp(x * x / -2);
@@ -225,7 +264,8 @@ LMP_MATH_FN T sigmoid(T x) {
 }
 template <MathFloat T>
 LMP_MATH_FN T silu(T x) {
-  return x * sigmoid(x);
+  const T root = exp(x / 2);  // e^x itself may be less than a normal number where x e^x is not
+  return x < T{-80} ? x * root * root : x / (T{1} + exp(-x));
 }
 template <MathFloat T>
 LMP_MATH_FN T softplus(T x) {
@@ -290,7 +330,6 @@ LMP_MATH_FN MathU64 math_bits(double x) { return __builtin_bit_cast(MathU64, x);
 inline constexpr float kMathInf = __builtin_inff();
 inline constexpr float kMathNan = __builtin_nanf("");
 
-/// a * b + c, rounded once only where the instruction set does that in one instruction.
 template <MathFloat T>
 LMP_MATH_FN T mul_add(T a, T b, T c) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
@@ -307,16 +346,6 @@ LMP_MATH_FN float math_fused(float a, float b, float c) {
 #else
   return static_cast<float>(static_cast<double>(a) * b + c);
 #endif
-}
-
-/// Horner's scheme, coefficients from the constant upwards.
-template <MathFloat T>
-LMP_MATH_FN T poly(T, T c) {
-  return c;
-}
-template <MathFloat T, class... Rest>
-LMP_MATH_FN T poly(T x, T c, Rest... rest) {
-  return mul_add(poly(x, rest...), x, c);
 }
 
 /// NaN stays NaN.
@@ -343,6 +372,11 @@ LMP_MATH_FN double math_pow2(MathU64 shifted) {
   return __builtin_bit_cast(double, (shifted << 52) + (MathU64{1023} << 52));
 }
 
+/// p * 2^n, both normal numbers, or p with n = 0.
+LMP_MATH_FN float math_times_pow2(float p, MathU32 shifted) {
+  return __builtin_bit_cast(float, math_bits(p) + (shifted << 23));
+}
+
 /// p * 2^n, p near 1, in two steps, so that overflow and denormals come out rounded. |n| < 200.
 LMP_MATH_FN float math_scale(float p, MathU32 shifted) {
   const MathU32 half = shifted >> 1;
@@ -354,12 +388,14 @@ LMP_MATH_FN double math_scale(double p, MathU64 shifted) {
   return p * math_pow2(half) * math_pow2(shifted - half);
 }
 
-/// e^x = (1 + t) * 2^n, |x| < 110.
+/// e^x = (1 + t) * 2^n.
+template <MathFloat T>
 struct MathExp {
-  float t;
-  MathU32 shifted;  // the bits of n + kMathShift
+  T t;
+  decltype(math_bits(T{})) shifted;  // the bits of n + kMathShift, or kMathShift64
 };
-LMP_MATH_FN MathExp math_exp(float x) {
+/// |x| < 111.
+LMP_MATH_FN MathExp<float> math_exp(float x) {
   const float shifted = mul_add(x, static_cast<float>(kLog2E), kMathShift);
   const float n = shifted - kMathShift;
   // ln 2 = 355/512 - 2.12e-4: n times the first is exact.
@@ -367,9 +403,36 @@ LMP_MATH_FN MathExp math_exp(float x) {
   const float q = poly(r, 0.49999994F, 0.166665152F, 0.041668456F, 0.00836941879F, 0.00138131599F);
   return {mul_add(r * r, q, r), math_bits(shifted)};
 }
+/// |x| < 761.
+LMP_MATH_FN MathExp<double> math_exp(double x) {
+  const double shifted = mul_add(x, kLog2E, kMathShift64);
+  const double n = shifted - kMathShift64;
+  // The first part of ln 2 has 32 bits: n times it is exact.
+  const double r = mul_add(n, -1.90821492927058770002e-10, mul_add(n, -0x1.62e42feep-1, x));
+  const double q =
+      poly(r, 0.500000000000001, 0.16666666666666674, 0.041666666666520948, 0.0083333333333221269,
+           0.0013888888948140007, 0.00019841269886836392, 2.4801486965350888e-05,
+           2.7557242059340425e-06, 2.7632791582662315e-07, 2.511015434046186e-08);
+  return {mul_add(r * r, q, r), math_bits(shifted)};
+}
+/// e^x = value * scale for x <= 0 or NaN, value a normal number: x * value * scale is rounded once
+/// where it is less than that. The scale is 0 where it is below all numbers.
+template <MathFloat T>
+struct MathScaledExp {
+  T value;
+  T scale;
+};
+template <MathFloat T>
+LMP_MATH_FN MathScaledExp<T> math_exp_scaled(T x) {
+  constexpr T kLow = sizeof(T) == sizeof(float) ? T{-110} : T{-760};
+  const bool zero = x < kLow;
+  const MathExp<T> e = math_exp(zero ? kLow : x);
+  const auto half = e.shifted >> 1;
+  return {(T{1} + e.t) * math_pow2(half), zero ? T{0} : math_pow2(e.shifted - half)};
+}
 /// e^x, |x| < 87 or NaN.
 LMP_MATH_FN float math_exp_normal(float x) {
-  const MathExp e = math_exp(x);
+  const MathExp<float> e = math_exp(x);
   return (1.0F + e.t) * math_pow2(e.shifted);
 }
 
@@ -387,8 +450,8 @@ struct Near {
   LMP_MATH_FN operator float() const { return value; }
 };
 LMP_MATH_FN float exp(Near x) {
-  const MathExp e = math_exp(x.value);
-  return __builtin_bit_cast(float, math_bits(1.0F + e.t) + (e.shifted << 23));
+  const MathExp<float> e = math_exp(x.value);
+  return math_times_pow2(1.0F + e.t, e.shifted);
 }
 
 /// 2^t = s + s * p in double, p right to 2^-32: for float results where float arithmetic would lose
@@ -510,7 +573,7 @@ LMP_MATH_FN double math_asin(double x) {
 // -- Float --
 
 LMP_MATH_FN float exp(float x) {
-  const MathExp e = math_exp(math_clamp(x, -104.0F, 89.0F));
+  const MathExp<float> e = math_exp(math_clamp(x, -104.0F, 89.0F));
   return math_scale(1.0F + e.t, e.shifted);
 }
 LMP_MATH_FN float exp2(float x) {
@@ -555,29 +618,29 @@ LMP_MATH_FN float softplus(float x) {
   const double tail = math_log1p(math_exp2_value(fabs(wide) * -kLog2E));
   return static_cast<float>((wide < 0.0 ? 0.0 : wide) + tail);
 }
-/// 1 / (1 + e^-x), |x| <= kMathNearExp, within 1.7 ULP; kCareful corrects the sum as well, for what
-/// rounds once more.
-template <bool kCareful>
-LMP_MATH_FN float math_sigmoid(float x) {
-  const MathExp e = math_exp(-fabs(x));
+/// a / (1 + e^-x), rounded once.
+LMP_MATH_FN float math_logistic(float a, float x) {
+  const MathExp<float> e = math_exp(-fabs(x));
   const float s = math_pow2(e.shifted);
-  const float d = mul_add(s, e.t, 1.0F + s);
-  const float y = 1.0F / d;
-  // What the division (and the sum) lost is given back with t.
-  float rest = math_fused(-d, y, 1.0F);
-  if constexpr (kCareful) rest = mul_add(-mul_add(s, e.t, (1.0F + s) - d), y, rest);
+  const float y = 1.0F / mul_add(s, e.t, 1.0F + s);
+  const float q = a * y;
+  const float qs = math_times_pow2(q, e.shifted);
   const bool below = x < 0.0F;
-  const float scaled = below ? s * y : y;
-  return mul_add(scaled, below ? e.t + rest : rest, scaled);
+  // By what q, to be a / (1 + s + s t), is too large; (q - a) + qs is exact. Below 0 the numerator
+  // is a + a t.
+  const float rest = mul_add(below ? qs - a : qs, e.t, (q - a) + qs);
+  return math_times_pow2(mul_add(-rest, y, q), below ? e.shifted : 0U);
 }
-LMP_MATH_FN float math_sigmoid_far(float x) { return x > 0.0F ? 1.0F : exp(x); }  // NaN too
-LMP_MATH_FN float sigmoid(Near x) { return math_sigmoid<false>(x.value); }
+LMP_MATH_FN float sigmoid(Near x) { return math_logistic(1.0F, x.value); }
 LMP_MATH_FN float sigmoid(float x) {
-  return fabs(x) <= kMathNearExp ? math_sigmoid<false>(x) : math_sigmoid_far(x);
+  const float far = x > 0.0F ? 1.0F : exp(x);  // NaN too
+  return fabs(x) <= kMathNearExp ? sigmoid(Near{x}) : far;
 }
-LMP_MATH_FN float silu(Near x) { return x.value * math_sigmoid<true>(x.value); }
+LMP_MATH_FN float silu(Near x) { return math_logistic(x.value, x.value); }
 LMP_MATH_FN float silu(float x) {
-  return x * (fabs(x) <= kMathNearExp ? math_sigmoid<true>(x) : math_sigmoid_far(x));
+  const MathScaledExp<float> e = math_exp_scaled(x);
+  const float far = x > 0.0F ? x : x * e.value * e.scale;  // NaN too
+  return fabs(x) <= kMathNearExp ? silu(Near{x}) : far;
 }
 
 /// sin of x and `quarters` quarter turns, |x| <= kMathNearTurns: x less the nearest multiple of
@@ -681,16 +744,6 @@ LMP_MATH_FN float erf(float x) {
   return copysign(a < 1.0F ? near : far, x);
 }
 
-/// (1 + erf(x / sqrt(2))) / 2, the normal distribution function, right to 2^-25 absolutely.
-LMP_MATH_FN float normal_cdf(float x) {
-  const float a = fabs(x);
-  // Its value at -a is exp(-a * poly(a)) / 2.
-  const float e = -a * poly(a, 0.797885907F, 0.318291994F, 0.0364135258F, -0.00493996647F,
-                            0.000132878753F, 0.000111800376F, -2.33852742e-05F, 1.61846349e-06F);
-  const float lower = 0.5F * math_exp_below(e);
-  return x < 0.0F ? lower : 1.0F - lower;
-}
-
 /// e^(-x^2 / 2) / sqrt(2 pi), the normal density; 0 where that is less than a normal number.
 LMP_MATH_FN float normal_density(float x) {
   return static_cast<float>(kOneOverSqrt2Pi) * math_exp_below(-0.5F * x * x);
@@ -712,16 +765,8 @@ LMP_MATH_FN float pow(float x, float y) {
 // -- Double --
 
 LMP_MATH_FN double exp(double x) {
-  const double t = math_clamp(x, -746.0, 710.0);
-  const double shifted = mul_add(t, kLog2E, kMathShift64);
-  const double n = shifted - kMathShift64;
-  // The first part of ln 2 has 32 bits: n times it is exact.
-  const double r = mul_add(n, -1.90821492927058770002e-10, mul_add(n, -0x1.62e42feep-1, t));
-  const double q =
-      poly(r, 0.500000000000001, 0.16666666666666674, 0.041666666666520948, 0.0083333333333221269,
-           0.0013888888948140007, 0.00019841269886836392, 2.4801486965350888e-05,
-           2.7557242059340425e-06, 2.7632791582662315e-07, 2.511015434046186e-08);
-  return math_scale(1.0 + mul_add(r * r, q, r), math_bits(shifted));
+  const MathExp<double> e = math_exp(math_clamp(x, -746.0, 710.0));
+  return math_scale(1.0 + e.t, e.shifted);
 }
 LMP_MATH_FN double log(double x) {
   const bool denormal = x < 0x1p-1022;
@@ -745,12 +790,25 @@ LMP_MATH_FN double sigmoid(double x) {
   const double e = exp(-fabs(x));
   return (x < 0.0 ? e : 1.0) / (1.0 + e);
 }
-LMP_MATH_FN double silu(double x) { return x * sigmoid(x); }
+LMP_MATH_FN double silu(double x) {
+  const MathScaledExp<double> e = math_exp_scaled(-fabs(x));
+  return (x < 0.0 ? x * e.value * e.scale : x) / mul_add(e.value, e.scale, 1.0);
+}
 LMP_MATH_FN double softplus(double x) { return maximum(x, 0.0) + log1p(exp(-fabs(x))); }
 LMP_MATH_FN double normal_cdf(double x) { return 0.5 * erfc(-kSqrtHalf * x); }
 LMP_MATH_FN double normal_density(double x) { return kOneOverSqrt2Pi * exp(-0.5 * x * x); }
 
 #endif  // __CUDA_ARCH__
+
+/// (1 + erf(x / sqrt(2))) / 2, the normal distribution function, right to 2^-25 absolutely.
+LMP_MATH_FN float normal_cdf(float x) {
+  const float a = fabs(x);
+  // Its value at -a is exp(-a * poly(a)) / 2.
+  const float e = -a * poly(a, 0.797885907F, 0.318291994F, 0.0364135258F, -0.00493996647F,
+                            0.000132878753F, 0.000111800376F, -2.33852742e-05F, 1.61846349e-06F);
+  const float lower = 0.5F * math_exp_below(e);
+  return x < 0.0F ? lower : 1.0F - lower;
+}
 
 template <MathFloat T>
 LMP_MATH_FN T abs(T x) {

@@ -28,7 +28,8 @@ struct OpInfo {
   /// its functions have a shorter way; and to `grad` where that takes such functions of x.
   float near = 0;
   bool near_gradient = false;
-  /// So little work that BFloat16 is best converted on the way, not in a pass of its own.
+  /// So little work that memory sets the pace: BFloat16 is best converted on the way, not in a pass
+  /// of its own. Comparisons are light without saying so.
   bool light = false;
 };
 

@@ -61,7 +61,11 @@ struct Mul {
 };
 
 struct Div {
-  static constexpr OpInfo info{"div", "a / b", Promote::Float, {{-4, 4}, {0.5, 4}}};
+  static constexpr OpInfo info{.name = "div",
+                               .formula = "a / b",
+                               .promote = Promote::Float,
+                               .domains = {{-4, 4}, {0.5, 4}},
+                               .light = true};
   LMP_FN static auto fwd(auto a, auto b) { return a / b; }
   LMP_FN static auto grad(auto g, auto, auto b, auto y) { return Grads{g / b, -(g / b) * y}; }
 };
@@ -97,7 +101,10 @@ struct Remainder {
 };
 
 struct Maximum {
-  static constexpr OpInfo info{"maximum", "the larger of a and b; NaN wins", Promote::Common};
+  static constexpr OpInfo info{.name = "maximum",
+                               .formula = "the larger of a and b; NaN wins",
+                               .promote = Promote::Common,
+                               .light = true};
   LMP_FN static auto fwd(auto a, auto b) { return maximum(a, b); }
   LMP_FN static auto grad(auto g, auto a, auto b, auto) {
     return Grads{where(a > b, g, where(a == b, g / 2, 0)),
@@ -106,7 +113,10 @@ struct Maximum {
 };
 
 struct Minimum {
-  static constexpr OpInfo info{"minimum", "the smaller of a and b; NaN wins", Promote::Common};
+  static constexpr OpInfo info{.name = "minimum",
+                               .formula = "the smaller of a and b; NaN wins",
+                               .promote = Promote::Common,
+                               .light = true};
   LMP_FN static auto fwd(auto a, auto b) { return minimum(a, b); }
   LMP_FN static auto grad(auto g, auto a, auto b, auto) {
     return Grads{where(a < b, g, where(a == b, g / 2, 0)),
@@ -124,14 +134,18 @@ struct Atan2 {
 };
 
 struct Neg {
-  static constexpr OpInfo info{
-      .name = "neg", .formula = "-x", .promote = Promote::Common, .takes_bool = false};
+  static constexpr OpInfo info{.name = "neg",
+                               .formula = "-x",
+                               .promote = Promote::Common,
+                               .takes_bool = false,
+                               .light = true};
   LMP_FN static auto fwd(auto x) { return neg(x); }
   LMP_FN static auto grad(auto g, auto, auto) { return Grads{-g}; }
 };
 
 struct Abs {
-  static constexpr OpInfo info{"abs", "|x|", Promote::Common};
+  static constexpr OpInfo info{
+      .name = "abs", .formula = "|x|", .promote = Promote::Common, .light = true};
   LMP_FN static auto fwd(auto x) { return abs(x); }
   LMP_FN static auto grad(auto g, auto x, auto) {
     return Grads{where(x > 0, g, where(x < 0, -g, 0))};
@@ -148,7 +162,8 @@ struct Sign {
 };
 
 struct Square {
-  static constexpr OpInfo info{"square", "x^2", Promote::Common};
+  static constexpr OpInfo info{
+      .name = "square", .formula = "x^2", .promote = Promote::Common, .light = true};
   LMP_FN static auto fwd(auto x) { return mul(x, x); }
   LMP_FN static auto grad(auto g, auto x, auto) { return Grads{2 * g * x}; }
 };
@@ -355,7 +370,10 @@ struct Relu {
 };
 
 struct LeakyRelu {
-  static constexpr OpInfo info{"leaky_relu", "x where x > 0, else slope * x", Promote::Float};
+  static constexpr OpInfo info{.name = "leaky_relu",
+                               .formula = "x where x > 0, else slope * x",
+                               .promote = Promote::Float,
+                               .light = true};
   LMP_FN static auto fwd(auto x, auto slope) { return where(x > 0, x, x * slope); }
   LMP_FN static auto grad(auto g, auto x, auto slope, auto) {
     return Grads{where(x > 0, g, g * slope), where(x > 0, 0, g * x)};
@@ -481,7 +499,8 @@ struct Where {
   static constexpr OpInfo info{.name = "where",
                                .formula = "a where the condition holds, else b",
                                .promote = Promote::Common,
-                               .condition = 1};
+                               .condition = 1,
+                               .light = true};
   LMP_FN static auto fwd(bool condition, auto a, auto b) { return where(condition, a, b); }
   LMP_FN static auto grad(auto g, auto condition, auto, auto, auto) {
     return Grads{None{}, where(condition, g, 0), where(condition, 0, g)};
@@ -489,8 +508,11 @@ struct Where {
 };
 
 struct Clamp {
-  static constexpr OpInfo info{
-      "clamp", "min(max(x, low), high)", Promote::Common, {{-4, 4}, {-2, 0}, {0, 2}}};
+  static constexpr OpInfo info{.name = "clamp",
+                               .formula = "min(max(x, low), high)",
+                               .promote = Promote::Common,
+                               .domains = {{-4, 4}, {-2, 0}, {0, 2}},
+                               .light = true};
   LMP_FN static auto fwd(auto x, auto low, auto high) { return minimum(high, maximum(low, x)); }
   LMP_FN static auto grad(auto g, auto x, auto low, auto high, auto) {
     auto inside = where(x < low, 0, where(x > high, 0, g));

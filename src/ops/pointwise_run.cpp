@@ -99,17 +99,16 @@ Plan make_plan(const PointwiseOp& op, const Operand* in, int count) {
   return plan;
 }
 
-// What integers cannot answer is an error, not a number.
-void check_integer_operands(OpId op, DataType compute, const Operand* in) {
-  if (is_floating(compute) || (op != OpId::Remainder && op != OpId::Pow)) return;
+// What integers cannot answer is an error, not a number. The kernels of a GPU report it, so that
+// nothing has to wait for them.
+void check_integer_operands(OpId op, const Plan& plan, const Operand* in) {
+  if (is_floating(plan.compute) || (op != OpId::Remainder && op != OpId::Pow)) return;
+  if (in[1].tensor && plan.device.type == DeviceType::CUDA) return;
   const bool power = op == OpId::Pow;
   const bool bad = in[1].tensor
                        ? (power ? any(lt(*in[1].tensor, 0)) : any(eq(*in[1].tensor, 0))).item() != 0
                        : (power ? in[1].number.integer() < 0 : in[1].number.integer() == 0);
-  if (!bad) return;
-  throw ValueError(
-      power ? "pow: integers to a negative power; convert with astype(Float32) first"
-            : "remainder: integer division by zero; convert with astype(Float32) for NaN");
+  if (bad) throw ValueError(power ? detail::kNegativePower : detail::kDivisionByZero);
 }
 
 }  // namespace
@@ -133,7 +132,7 @@ Tensor pointwise(OpId id, const Operand* in, int count) {
     return out;
   }
   const Plan plan = make_plan(op, in, count);
-  check_integer_operands(id, plan.compute, in);
+  check_integer_operands(id, plan, in);
   Tensor out = detail::allocate(plan.shape, plan.result, plan.device);
   detail::backend(plan.device).forward(id, plan.compute, out, in, count);
   return out;
@@ -145,7 +144,7 @@ void pointwise_into(OpId id, const char* name, const Tensor& x, const Operand* i
   if (category(plan.result) > category(x.type()))
     throw TypeError(concat(name, ": the result is ", plan.result, " and cannot be written into ",
                            x.type(), "; use the op that makes a new tensor, or astype() first"));
-  check_integer_operands(id, plan.compute, in);
+  check_integer_operands(id, plan, in);
   if (plan.result != x.type()) {
     x.copy(pointwise(id, in, count));
     return;

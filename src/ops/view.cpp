@@ -123,6 +123,8 @@ Tensor ToDevice::forward(const Tensor& x) const {
   Tensor out = tensor::detail::allocate(dense.shape(), dense.type(), device);
   if (device.type == tensor::DeviceType::CPU)
     backend(from).download(out.data(), dense, bytes);
+  else if (from.type != tensor::DeviceType::CPU)
+    backend(device).copy(out, dense);
   else
     backend(device).upload(out, dense.data(), bytes);
   return out;

@@ -15,6 +15,7 @@ Optimizer::Optimizer(const char* name, std::vector<Variable> parameters, const c
     : name_(name), kept_names_{first, second}, parameters_(std::move(parameters)) {
   const std::string who = name;
   if (parameters_.empty()) throw ValueError(who + ": there are no parameters");
+  std::map<const void*, std::size_t> numbers;
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const Variable& p = parameters_[i];
     if (!p.requires_grad() || !p.is_leaf())
@@ -22,12 +23,12 @@ Optimizer::Optimizer(const char* name, std::vector<Variable> parameters, const c
           who + ": parameter " + std::to_string(i) +
           (p.requires_grad() ? " is the result of an operation" : " does not require a gradient") +
           "; give leaves, made with Variable(tensor, true)");
-    for (std::size_t j = 0; j < i; ++j)
-      if (parameters_[j].data().data() == p.data().data() && p.numel() > 0 &&
-          parameters_[j].numel() > 0)
-        throw ValueError(who + ": parameters " + std::to_string(j) + " and " + std::to_string(i) +
-                         " are the same; give each once");
     updates_.push_back({.parameter = {}, .gradient = {}, .first = {}, .second = {}, .step = 0});
+    if (p.numel() == 0) continue;
+    const auto [same, is_new] = numbers.emplace(p.data().data(), i);
+    if (!is_new)
+      throw ValueError(who + ": parameters " + std::to_string(same->second) + " and " +
+                       std::to_string(i) + " are the same; give each once");
   }
 }
 
@@ -35,7 +36,8 @@ void Optimizer::zero_grad() const {
   for (const Variable& p : parameters_) p.zero_grad();
 }
 
-const std::vector<ParameterUpdate>& Optimizer::next_updates(int kept) {
+const std::vector<ParameterUpdate>& Optimizer::next_updates(int kept, bool masters) {
+  versions_.resize(updates_.size());
   for (std::size_t i = 0; i < parameters_.size(); ++i) {
     const Variable& p = parameters_[i];
     ParameterUpdate& u = updates_[i];
@@ -43,19 +45,29 @@ const std::vector<ParameterUpdate>& Optimizer::next_updates(int kept) {
     u.parameter = p.data();
     u.gradient = p.has_grad() ? p.grad() : Tensor();
     if (!p.has_grad()) continue;
-    ++u.step;
     Tensor* const states[2] = {&u.first, &u.second};
     for (int k = 0; k < kept; ++k)
-      if (states[k]->shape() != u.parameter.shape() || !states[k]->defined())
+      if (states[k]->shape() != u.parameter.shape() || !states[k]->defined()) {
         *states[k] = tensor::zeros(u.parameter.shape(), u.parameter.device(),
                                    tensor::update_state_type(u.parameter.type()));
+        u.step = 0;
+      }
+    ++u.step;
+    // A parameter that was written since is what counts.
+    const tensor::DataType wide = tensor::update_state_type(u.parameter.type());
+    if (!masters || wide == u.parameter.type())
+      u.master = Tensor();
+    else if (!u.master.defined() || versions_[i] != u.parameter.version())
+      u.master = u.parameter.contiguous().astype(wide);
   }
   return updates_;
 }
 
 void Optimizer::end_step(bool counts) noexcept {
-  for (ParameterUpdate& u : updates_) {
+  for (std::size_t i = 0; i < updates_.size(); ++i) {
+    ParameterUpdate& u = updates_[i];
     if (u.gradient.defined() && !counts) --u.step;
+    if (u.master.defined()) versions_[i] = u.parameter.version();
     u.gradient = Tensor();  // so that the next pass may add to it in place
   }
 }
@@ -75,6 +87,7 @@ std::map<std::string, Tensor> Optimizer::state() const {
     const Tensor* const kept[2] = {&u.first, &u.second};
     for (int k = 0; k < 2; ++k)
       if (kept[k]->defined()) state[prefix + kept_names_[k]] = kept[k]->clone();
+    if (u.master.defined()) state[prefix + "master"] = u.master.clone();
   }
   return state;
 }
@@ -90,9 +103,10 @@ void Optimizer::load_state(const std::map<std::string, Tensor>& state) {
         loaded[i].step = value.item<std::int64_t>();
         known = true;
       }
-      Tensor* const kept[2] = {&loaded[i].first, &loaded[i].second};
-      for (int k = 0; k < 2; ++k) {
-        if (kept_names_[k] == nullptr || name != prefix + kept_names_[k]) continue;
+      Tensor* const kept[3] = {&loaded[i].first, &loaded[i].second, &loaded[i].master};
+      const char* const names[3] = {kept_names_[0], kept_names_[1], "master"};
+      for (int k = 0; k < 3; ++k) {
+        if (names[k] == nullptr || name != prefix + names[k]) continue;
         const Tensor& parameter = parameters_[i].data();
         if (value.shape() != parameter.shape())
           throw ShapeError(std::string(name_) + "::load_state: \"" + name +
@@ -107,7 +121,18 @@ void Optimizer::load_state(const std::map<std::string, Tensor>& state) {
       throw ValueError(std::string(name_) + "::load_state: there is nothing called \"" + name +
                        "\" here; the state is of another optimiser or other parameters");
   }
+  for (std::size_t i = 0; i < loaded.size(); ++i) {
+    const ParameterUpdate& u = loaded[i];
+    const bool kept = u.first.defined() || u.second.defined();
+    const bool whole = u.first.defined() && (u.second.defined() || kept_names_[1] == nullptr);
+    if (u.step < 0 || (kept && (u.step == 0 || !whole)))
+      throw ValueError(std::string(name_) + "::load_state: of the state of parameter " +
+                       std::to_string(i) + " a part is missing or its step is below 1; give all " +
+                       "that state() gave");
+  }
   updates_ = std::move(loaded);
+  versions_.clear();
+  for (const Variable& p : parameters_) versions_.push_back(p.data().version());
 }
 
 SGD::SGD(std::vector<Variable> parameters, const tensor::SgdRule& options)
@@ -121,12 +146,25 @@ void SGD::step() {
         "above 0 with nesterov");
   check(!options_.nesterov || options_.dampening == 0, "dampening", options_.dampening,
         "0 with nesterov");
-  run(options_.momentum != 0 ? 1 : 0,
+  run(options_.momentum != 0 ? 1 : 0, options_.masters,
       [&](const auto& updates) { tensor::sgd_step(updates, options_); });
 }
 
+Adam::Adam(const char* name, std::vector<Variable> parameters, const tensor::AdamRule& options)
+    : Optimizer(name, std::move(parameters), "first", "second"), options_(options) {}
+
 Adam::Adam(std::vector<Variable> parameters, const tensor::AdamRule& options)
-    : Optimizer("Adam", std::move(parameters), "first", "second"), options_(options) {}
+    : Adam("Adam", std::move(parameters), options) {}
+
+AdamW::AdamW(std::vector<Variable> parameters, const AdamWOptions& options)
+    : Adam("AdamW", std::move(parameters),
+           {.lr = options.lr,
+            .beta1 = options.beta1,
+            .beta2 = options.beta2,
+            .eps = options.eps,
+            .decoupled_decay = options.weight_decay,
+            .maximize = options.maximize,
+            .masters = options.masters}) {}
 
 void Adam::step() {
   const auto fraction = [](double beta) { return beta >= 0 && beta < 1; };
@@ -136,25 +174,30 @@ void Adam::step() {
   check(options_.eps >= 0, "eps", options_.eps, "at least 0");
   check(options_.weight_decay >= 0, "weight_decay", options_.weight_decay, "at least 0");
   check(options_.decoupled_decay >= 0, "decoupled_decay", options_.decoupled_decay, "at least 0");
-  run(2, [&](const auto& updates) { tensor::adam_step(updates, options_); });
+  run(2, options_.masters, [&](const auto& updates) { tensor::adam_step(updates, options_); });
 }
 
-double clip_grad_norm(const std::vector<Variable>& parameters, double max_norm) {
+Tensor clip_grad_norm(const std::vector<Variable>& parameters, double max_norm) {
   if (!(max_norm > 0))
     throw ValueError("clip_grad_norm: max_norm is " + std::to_string(max_norm) +
                      ", it has to be above 0");
-  double squares = 0;
+  Tensor squares;
   for (const Variable& p : parameters) {
     if (!p.has_grad()) continue;
-    const double norm = tensor::norm(p.grad().astype(tensor::DataType::Float64)).item();
-    squares += norm * norm;
+    const Tensor own = tensor::sum(tensor::square(p.grad().astype(tensor::DataType::Float64)));
+    squares = squares.defined() ? squares + own.to(squares.device()) : own;
   }
-  const double total = std::sqrt(squares);
-  if (!std::isfinite(total) || total <= max_norm) return total;
+  if (!squares.defined()) return tensor::zeros({}, {}, tensor::DataType::Float64);
+  const Tensor total = tensor::sqrt(squares);
+  const bool is_cpu = total.device().type == tensor::DeviceType::CPU;
+  if (is_cpu && !(total.item() > max_norm && std::isfinite(total.item()))) return total;
+  // On a GPU nothing waits to see whether there is something to scale.
+  const Tensor large = tensor::logical_and(total > max_norm, tensor::isfinite(total));
+  const Tensor factor = tensor::where(large, max_norm / total, 1);
   for (const Variable& p : parameters) {
     if (!p.has_grad()) continue;
-    Tensor gradient = p.grad();
-    gradient *= max_norm / total;
+    const Tensor gradient = p.grad();
+    gradient *= factor.to(gradient.device()).astype(tensor::update_state_type(gradient.type()));
   }
   return total;
 }

@@ -60,7 +60,8 @@ struct Backend {
   /// result that the gradient does not touch are undefined.
   void (*backward)(table::OpId op, const GradientTarget* out, const Tensor& g, const Operand* in,
                    int count, const Tensor& result);
-  /// to = from, cast; both may be strided, shapes agree.
+  /// to = from, cast; both may be strided, shapes agree. `from` is on this device, or dense, of the
+  /// same type and on another one of this kind.
   void (*copy)(const Tensor& to, const Tensor& from);
   /// Copies between host memory and this device: both dense, same type.
   void (*upload)(const Tensor& to, const void* from, std::size_t bytes);

@@ -7,6 +7,12 @@
 
 namespace lmp::tensor::detail {
 
+/// What integers cannot answer: what ValueError says.
+inline constexpr const char* kNegativePower =
+    "pow: integers to a negative power; convert with astype(Float32) first";
+inline constexpr const char* kDivisionByZero =
+    "remainder: integer division by zero; convert with astype(Float32) for NaN";
+
 /// Throws Error where `x` is undefined.
 void check_defined(const char* op, const Tensor& x);
 /// Throws DeviceError where the devices differ.

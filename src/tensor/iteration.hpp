@@ -88,10 +88,15 @@ class RowWalker {
   }
   /// Where operand i's row begins.
   std::int64_t offset(int i) const noexcept { return offset_[i]; }
-  void next() noexcept {
-    for (int d = loop_.ndim - 2; d >= 0; --d) {
-      for (int i = 0; i < operands_; ++i) offset_[i] += loop_.strides[i][d];
-      if (++index_[d] < loop_.sizes[d]) return;
+  /// Rows left along the axis that rows are stacked along, this one included.
+  std::int64_t left() const noexcept {
+    return loop_.ndim < 2 ? 1 : loop_.sizes[loop_.ndim - 2] - index_[loop_.ndim - 2];
+  }
+  /// Moves on by `rows` <= left().
+  void next(std::int64_t rows = 1) noexcept {
+    for (int d = loop_.ndim - 2; d >= 0; --d, rows = 1) {
+      for (int i = 0; i < operands_; ++i) offset_[i] += rows * loop_.strides[i][d];
+      if ((index_[d] += rows) < loop_.sizes[d]) return;
       index_[d] = 0;
       for (int i = 0; i < operands_; ++i) offset_[i] -= loop_.sizes[d] * loop_.strides[i][d];
     }

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <mutex>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -134,7 +135,8 @@ Tensor bernoulli(Generator& generator, double probability, const Shape& shape, D
 Tensor permutation(Generator& generator, std::int64_t n, Device device) {
   if (n < 0) throw ValueError(concat("permutation: ", n, " entries"));
   // Fisher and Yates' shuffle; each swap draws from what is left.
-  std::vector<std::int64_t> order(static_cast<std::size_t>(n));
+  const Tensor out = detail::allocate(Shape{n}, DataType::Int64, DeviceType::CPU);
+  const std::span order(static_cast<std::int64_t*>(out.data()), out.numel());
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
   const std::size_t blocks = (order.size() + 1) / 2;
   std::vector<std::uint32_t> words(4 * blocks);
@@ -145,7 +147,7 @@ Tensor permutation(Generator& generator, std::int64_t n, Device device) {
     const std::uint64_t bits = std::uint64_t{words[2 * i]} << 32 | words[2 * i + 1];
     std::swap(order[i], order[static_cast<std::size_t>(static_cast<Wide>(bits) * left >> 64)]);
   }
-  return Tensor(order, Shape{n}, device);
+  return out.to(device);
 }
 
 Tensor rand(const Shape& shape, Device device, DataType type) {

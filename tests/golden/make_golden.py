@@ -177,11 +177,51 @@ def linear_algebra():
     case("solve_vector", [a, b], np.linalg.solve(a, np.broadcast_to(b[:, None], (2, 1, 3, 1)))[..., 0])
 
 
+def sgd(p, gradients, lr, momentum=0, dampening=0, weight_decay=0, nesterov=False):
+    velocity = None
+    for g in gradients:
+        g = g + weight_decay * p
+        velocity = g if velocity is None else momentum * velocity + (1 - dampening) * g
+        p = p - lr * (g + momentum * velocity if nesterov else velocity if momentum else g)
+    return p
+
+
+def adam(p, gradients, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0, decoupled_decay=0):
+    m = v = np.zeros_like(p)
+    for t, g in enumerate(gradients, 1):
+        p = p - lr * decoupled_decay * p
+        g = g + weight_decay * p
+        m = beta1 * m + (1 - beta1) * g
+        v = beta2 * v + (1 - beta2) * g**2
+        p = p - lr * (m / (1 - beta1**t)) / (np.sqrt(v / (1 - beta2**t)) + eps)
+    return p
+
+
+def optimisers():
+    p, gradients = x(3, 5), [x(3, 5) for _ in range(4)]
+    for name, out in {
+        "sgd": sgd(p, gradients, 0.1),
+        "sgd_momentum": sgd(p, gradients, 0.1, momentum=0.9, dampening=0.25, weight_decay=0.05),
+        "sgd_nesterov": sgd(p, gradients, 0.05, momentum=0.8, weight_decay=0.1, nesterov=True),
+        "adam": adam(p, gradients, 0.1),
+        "adam_options": adam(p, gradients, 0.05, 0.8, 0.95, 1e-3, weight_decay=0.1),
+        "adamw": adam(p, gradients, 0.1, decoupled_decay=0.01),
+        "adamw_options": adam(p, gradients, 0.05, 0.7, 0.9, 1e-4, decoupled_decay=0.2),
+    }.items():
+        case(name, [p, *gradients], out)
+    gradients = [x(3, 4), x(5), x(2, 1, 3)]
+    joined = np.concatenate([g.reshape(-1) for g in gradients])
+    norm = np.linalg.norm(joined)
+    for name, limit in {"clip_grad_norm": 2.5, "clip_grad_norm_below": 100}.items():
+        case(name, gradients, np.append(joined * min(1, limit / norm), norm))
+
+
 reductions()
 products()
 joins()
 indexing()
 linear_algebra()
+optimisers()
 
 
 def line(word, v):

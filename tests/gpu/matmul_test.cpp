@@ -14,9 +14,9 @@ TEST_F(GpuMatmul, Tf32WhereItIsAllowed) {
                b = uniform(generator, {512, 128}).astype(DataType::Float32);
   const Tensor exact = lmp::matmul(a, b), x = a.to(gpu()), y = b.to(gpu());
   EXPECT_TRUE(close(exact, lmp::matmul(x, y), Tolerance{1e-5, 1e-4}));
-  cuda::allow_tf32(true);
+  cuda::set_float32_matmul_precision(cuda::MatmulPrecision::High);
   const Tensor rounded = lmp::matmul(x, y);
-  cuda::allow_tf32(false);
+  cuda::set_float32_matmul_precision(cuda::MatmulPrecision::Highest);
   EXPECT_TRUE(close(exact, rounded, Tolerance{1e-2, 0.2}));
   EXPECT_TRUE(close(exact, lmp::matmul(x, y), Tolerance{1e-5, 1e-4}));
 }

@@ -178,7 +178,44 @@ TEST_F(GpuRuntime, DevicesDoNotMix) {
   const std::string message =
       message_of<DeviceError>([] { (void)(lmp::ones({2}, gpu()) + lmp::ones({2})); });
   EXPECT_TRUE(contains(message, "CUDA:0") && contains(message, "to(")) << message;
-  EXPECT_THROW(cuda::Stream(DeviceType::CPU), DeviceError);
+  EXPECT_THROW(cuda::Stream{DeviceType::CPU}, DeviceError);
+}
+
+TEST_F(GpuRuntime, SeveralGpusAtOnce) {
+  if (cuda::device_count() < 2) GTEST_SKIP() << "there is one GPU";
+  const Device first(DeviceType::CUDA, 0), second(DeviceType::CUDA, 1);
+  const Variable x(lmp::full({1000}, 2.0, first), true);
+  const Variable there = x.to(second);
+  const cuda::DeviceGuard guard(second);
+  lmp::sum(there * there).backward();
+  EXPECT_EQ(x.grad().device(), first);
+  EXPECT_EQ(x.grad().index({7}), 4);
+  EXPECT_THROW((void)(x + there), DeviceError);
+}
+
+TEST_F(GpuRuntime, CopiesFromTheHostOfAnySize) {
+  for (const std::int64_t n : {1, 1000, 100000, 1 << 20, 3 << 20}) {
+    const Tensor x = lmp::arange(0, n).astype(DataType::Float32);
+    std::vector<Tensor> there;
+    for (int k = 0; k < 20; ++k) there.push_back((x + k).to(gpu()));
+    for (int k = 0; k < 20; ++k)
+      ASSERT_TRUE(same(x + k, there[static_cast<std::size_t>(k)])) << n << ' ' << k;
+  }
+}
+
+TEST_F(GpuRuntime, ZResetStartsAnew) {
+  const Tensor lost = lmp::ones({4}, gpu());
+  cuda::Graph graph;
+  graph.capture([&] { lost += 1; });
+  cuda::reset_device();
+  const std::string message = message_of<DeviceLostError>([&] { (void)(lost + 1); });
+  EXPECT_TRUE(contains(message, "reset")) << message;
+  EXPECT_THROW((void)lost.to_vector<float>(), DeviceLostError);
+  EXPECT_THROW(graph.replay(), DeviceLostError);
+  const Variable x(lmp::ones({64, 64}, gpu()), true);
+  lmp::sum(lmp::matmul(x, x)).backward();
+  EXPECT_EQ(x.grad().index({0, 0}), 128);
+  EXPECT_THROW((void)cuda::Stream(Device(DeviceType::CUDA, 63)), DeviceError);
 }
 
 }  // namespace

@@ -264,9 +264,12 @@ TEST_F(GpuOptimizers, FollowTheCpu) {
   check("Adam", [](const Inputs& p) {
     return std::make_unique<optim::Adam>(p, AdamRule{.lr = 0.01, .weight_decay = 0.1});
   });
+  check("AdamW with masters", [](const Inputs& p) {
+    return std::make_unique<optim::AdamW>(p, optim::AdamWOptions{.lr = 0.01, .masters = true});
+  });
   check("AdamW", [](const Inputs& p) {
     return std::make_unique<optim::AdamW>(
-        p, AdamRule{.lr = 0.01, .decoupled_decay = 0.1, .maximize = true});
+        p, optim::AdamWOptions{.lr = 0.01, .weight_decay = 0.1, .maximize = true});
   });
 }
 
@@ -296,7 +299,7 @@ TEST_F(GpuOptimizers, ClipsGradients) {
         b(draw(DataType::Float32, {70001}, 2).to(device), true);
     a.incr_grad(a.data());
     b.incr_grad(b.data());
-    const double norm = optim::clip_grad_norm({a, b}, 1.5);
+    const double norm = optim::clip_grad_norm({a, b}, 1.5).item();
     return std::tuple(norm, a.grad(), b.grad());
   };
   const auto [norm, a, b] = run(DeviceType::CPU);

@@ -20,7 +20,7 @@ none 'oneDNN is named in src/cpu alone' '\bdnnl' '^src/cpu/' src include
 none 'Eigen is named in src/cpu alone' '\bEigen|<Eigen' '^src/cpu/' src include
 none 'OpenMP is named in src/cpu and src/tensor/parallel.cpp alone' \
   '#pragma omp|\bomp_|<omp\.h>' '^src/(cpu/|tensor/parallel\.cpp)' src include
-none 'CUDA is named in src/cuda alone' '\bcu(da|blas|dnn)[A-Z]|<cuda' '^src/cuda/' src include
+none 'CUDA is named in src/cuda alone' '\bcu(da|blas|dnn)[A-Z]|<cuda' '^(src/cuda/|include/lamppp/cuda\.hpp)' src include
 none 'public headers include public headers' '#include "' '#include "lamppp/' include
 for room in nn optim data io; do
   none "src/$room includes public headers and its own" '#include "' \

@@ -29,12 +29,13 @@ class LMP_API Optimizer {
   void zero_grad() const;
 
   /// A copy of everything that the next steps depend on beside the parameters and the options: for
-  /// parameter i "i.step", how many steps it took, and what is kept for it, under the names below.
+  /// parameter i what is kept for it, under the names below, and "i.step", how many steps that has
+  /// seen (where nothing is kept, how many the parameter took), and "i.master" where there is one.
   /// What was not needed yet is not there.
   std::map<std::string, Tensor> state() const;
   /// Takes over what state() gave; training goes on as if it had not stopped. Throws ValueError for
-  /// a name that no parameter has, ShapeError for a tensor of another shape (TypeError for a step
-  /// that is no integer); then nothing changed.
+  /// a name that no parameter has and for what is kept without its step, ShapeError for a tensor of
+  /// another shape (TypeError for a step that is no integer); then nothing changed.
   void load_state(const std::map<std::string, Tensor>& state);
 
  protected:
@@ -46,8 +47,8 @@ class LMP_API Optimizer {
   /// Calls f with the gradients that are there and the state that `kept` of the two tensors make. A
   /// step that throws does not count.
   template <class F>
-  void run(int kept, const F& f) {
-    const std::vector<tensor::ParameterUpdate>& updates = next_updates(kept);
+  void run(int kept, bool masters, const F& f) {
+    const std::vector<tensor::ParameterUpdate>& updates = next_updates(kept, masters);
     try {
       f(updates);
     } catch (...) {
@@ -60,13 +61,14 @@ class LMP_API Optimizer {
   void check(bool condition, const char* option, double value, const char* range) const;
 
  private:
-  const std::vector<tensor::ParameterUpdate>& next_updates(int kept);
+  const std::vector<tensor::ParameterUpdate>& next_updates(int kept, bool masters);
   void end_step(bool counts) noexcept;
 
   const char* name_;
   const char* kept_names_[2];
   std::vector<Variable> parameters_;
   std::vector<tensor::ParameterUpdate> updates_;
+  std::vector<std::uint32_t> versions_;  // of the parameters, when their masters were made
 };
 
 /// Stochastic gradient descent, with momentum and weight decay if asked for; see
@@ -78,14 +80,14 @@ class LMP_API Optimizer {
 class LMP_API SGD : public Optimizer {
  public:
   /// Throws ValueError for no parameters or the same one twice, AutogradError for one that is no
-  /// leaf that requires a gradient. Parameters that overlap otherwise are a mistake that is not
-  /// looked for.
+  /// leaf that requires a gradient.
   explicit SGD(std::vector<Variable> parameters, const tensor::SgdRule& options = {});
   /// May be changed between steps, say by a learning-rate schedule.
   tensor::SgdRule& options() noexcept { return options_; }
-  /// Updates all parameters in place, each in one pass, and records nothing. Throws ValueError
-  /// where an option is out of its range: lr, momentum and weight_decay at least 0; nesterov needs
-  /// a momentum and no dampening.
+  /// Updates all parameters in place, each in one pass, and records nothing. A momentum that
+  /// is switched on between steps begins with the next gradient. Throws ValueError where an option
+  /// is out of its range: lr, momentum and weight_decay at least 0; nesterov needs a momentum and
+  /// no dampening. And as tensor::ops::sgd_step does, where parameters share elements.
   void step();
 
  private:
@@ -102,27 +104,42 @@ class LMP_API Adam : public Optimizer {
   tensor::AdamRule& options() noexcept { return options_; }
   /// Updates all parameters in place, each in one pass, and records nothing. Throws ValueError
   /// where an option is out of its range: lr, eps and the decays at least 0, the betas in [0, 1).
+  /// And as tensor::ops::adam_step does, where parameters share elements.
   void step();
+
+ protected:
+  /// For a class of another name, which messages show.
+  Adam(const char* name, std::vector<Variable> parameters, const tensor::AdamRule& options);
 
  private:
   tensor::AdamRule options_;
 };
 
+/// What an AdamW is made with; the decay is there whatever else is named.
+struct AdamWOptions {
+  double lr = 0.001;           ///< learning rate
+  double beta1 = 0.9;          ///< of the first moment
+  double beta2 = 0.999;        ///< of the second moment
+  double eps = 1e-8;           ///< added to the root of the second moment
+  double weight_decay = 0.01;  ///< decoupled: p shrinks by lr times this in front of the step
+  bool maximize = false;       ///< goes uphill
+  bool masters = false;        ///< half parameters are kept in Float32; see ParameterUpdate
+};
+
 /// Adam with decoupled weight decay (Loshchilov and Hutter, "Decoupled weight decay
-/// regularization", ICLR 2019): Adam whose options().decoupled_decay is 0.01 to begin with.
+/// regularization", ICLR 2019): Adam whose options().decoupled_decay is what is given as
+/// weight_decay.
 class LMP_API AdamW : public Adam {
  public:
   /// Throws as SGD does.
-  explicit AdamW(std::vector<Variable> parameters,
-                 const tensor::AdamRule& options = {.decoupled_decay = 0.01})
-      : Adam(std::move(parameters), options) {}
+  explicit AdamW(std::vector<Variable> parameters, const AdamWOptions& options = {});
 };
 
 /// Scales the gradients of the parameters, each listed once, in place and all by one factor, so
 /// that their norm taken together is at most `max_norm` (R. Pascanu, T. Mikolov and Y. Bengio, "On
-/// the difficulty of training recurrent neural networks", ICML 2013). Returns what the norm was;
-/// where that is not finite nothing is scaled. It is computed in Float64. Throws ValueError where
-/// max_norm is not above 0.
-LMP_API double clip_grad_norm(const std::vector<Variable>& parameters, double max_norm);
+/// the difficulty of training recurrent neural networks", ICML 2013). Returns what the norm was,
+/// in Float64 where the first gradient is; where that is not finite nothing is scaled. On a GPU
+/// nothing waits for it. Throws ValueError where max_norm is not above 0.
+LMP_API tensor::Tensor clip_grad_norm(const std::vector<Variable>& parameters, double max_norm);
 
 }  // namespace lmp::optim

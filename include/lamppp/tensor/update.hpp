@@ -7,7 +7,8 @@
 
 namespace lmp::tensor {
 
-/// One parameter in a step of an optimiser, where it is listed once. All tensors have its shape.
+/// One parameter in a step of an optimiser, where it is listed once. All tensors have its shape,
+/// and none of those that are written shares elements with another.
 struct ParameterUpdate {
   /// Float32, Float64 or a half; written in place.
   Tensor parameter;
@@ -17,7 +18,11 @@ struct ParameterUpdate {
   /// Dense, zeros before the first step, in Float64 for a Float64 parameter and else in Float32, so
   /// that halves do not lose what is small.
   Tensor first, second = {};
-  /// Which step this is for the parameter, from 1 on.
+  /// Of a half parameter its value in Float32, dense, or undefined. Where it is there, it is what
+  /// the step moves, and the parameter becomes what it rounds to: steps that are too small for a
+  /// half add up.
+  Tensor master = {};
+  /// Which step this is for what is kept, from 1 on.
   std::int64_t step = 1;
 };
 
@@ -29,6 +34,8 @@ struct SgdRule {
   double weight_decay = 0;  ///< times p, added to g
   bool nesterov = false;    ///< steps by g + momentum * m in the place of m
   bool maximize = false;    ///< goes uphill
+  /// An optimiser keeps masters of half parameters; see ParameterUpdate.
+  bool masters = false;
 };
 
 /// What adam_step does.
@@ -40,6 +47,8 @@ struct AdamRule {
   double weight_decay = 0;     ///< times p, added to g
   double decoupled_decay = 0;  ///< p shrinks by lr times this in front of the step
   bool maximize = false;       ///< goes uphill
+  /// An optimiser keeps masters of half parameters; see ParameterUpdate.
+  bool masters = false;
 };
 
 inline namespace ops {
@@ -48,11 +57,13 @@ inline namespace ops {
 LMP_API DataType update_state_type(DataType parameter);
 
 /// One step of stochastic gradient descent for all parameters, in place, in one pass over each:
-///   g += weight_decay * p;  m = momentum * m + (1 - dampening) * g, at first m = g;  p -= lr * m
+///   g += weight_decay * p;  m = momentum * m + (1 - dampening) * g, at step 1 m = g;  p -= lr * m
 /// (I. Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML
 /// 2013, for momentum and its Nesterov form, written as PyTorch does). Halves are computed in float
 /// and rounded once. Nothing is recorded. Throws ShapeError, TypeError and DeviceError for tensors
-/// that do not go together, Error where a state that is needed is undefined.
+/// that do not go together, Error where a state that is needed is undefined, ValueError where two
+/// tensors that are written share elements; of a tensor with gaps only the first element is looked
+/// at, and only where the memory of two is one allocation or foreign.
 LMP_API void sgd_step(const std::vector<ParameterUpdate>& updates, const SgdRule& rule);
 
 /// One step of Adam for all parameters, in place, in one pass over each:

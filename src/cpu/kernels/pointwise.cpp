@@ -12,6 +12,21 @@ constexpr auto result_of() {
     return T{};
 }
 
+template <class Op>
+constexpr bool kLight = Op::info.light || Op::info.promote == Promote::Compare;
+
+// body(i) for all i in [begin, end), vectorised.
+template <bool kIsLight, class Body>
+LMP_MATH_FN void each(std::size_t begin, std::size_t end, Body body) {
+  if constexpr (kIsLight) {
+    LMP_VECTORIZE_LIGHT
+    for (std::size_t i = begin; i < end; ++i) body(i);
+  } else {
+    LMP_VECTORIZE
+    for (std::size_t i = begin; i < end; ++i) body(i);
+  }
+}
+
 // Bool operands are read as bytes: a loop that selects by a byte vectorises, one by a bool may not.
 template <class T>
 struct Read {
@@ -24,14 +39,14 @@ struct Read<bool> {
   [[gnu::always_inline]] bool operator[](std::size_t i) const { return from[i] != 0; }
 };
 template <class T>
-[[gnu::always_inline]] inline Read<T> read(const void* from) {
+LMP_MATH_FN Read<T> read(const void* from) {
   return {static_cast<decltype(Read<T>::from)>(from)};
 }
 
 // Runs loop(begin, end, as) over [0, n), where `as` makes an operand of the op out of an element:
 // Near where the op has a shorter way for the whole block.
 template <class Op, class T, bool kTakesNear, class Loop>
-[[gnu::always_inline]] inline void by_nearness(const void* in, std::size_t n, Loop loop) {
+LMP_MATH_FN void by_nearness(const void* in, std::size_t n, Loop loop) {
   if constexpr (kTakesNear && __is_same(T, float)) {
     const auto* x = static_cast<const float*>(in);
     for (std::size_t begin = 0; begin < n; begin += kBlock) {
@@ -56,77 +71,91 @@ template <class Op, class T, bool kTakesNear, class Loop>
 // branch.
 
 template <class Op, class T>
-void forward1(void* out, const void* const* in, std::size_t n) {
+LMP_MATH_FN void forward1(void* out, const void* const* in, std::size_t n) {
   using R = decltype(result_of<Op, T>());
   auto* o = static_cast<R*>(out);
   const auto x = read<T>(in[0]);
-  by_nearness<Op, T, (Op::info.near > 0)>(in[0], n,
-                                          [=](std::size_t begin, std::size_t end, auto as) {
-                                            LMP_VECTORIZE
-                                            for (std::size_t i = begin; i < end; ++i)
-                                              o[i] = static_cast<R>(Op::fwd(as(x[i])));
-                                          });
+  by_nearness<Op, T, (Op::info.near > 0)>(
+      in[0], n, [=](std::size_t begin, std::size_t end, auto as) {
+        each<kLight<Op>>(
+            begin, end, [=](std::size_t i) __attribute__((always_inline)) {
+              o[i] = static_cast<R>(Op::fwd(as(x[i])));
+            });
+      });
 }
 
 template <class Op, class T>
-void forward2(void* out, const void* const* in, std::size_t n) {
+LMP_MATH_FN void forward2(void* out, const void* const* in, std::size_t n) {
   using R = decltype(result_of<Op, T>());
   auto* o = static_cast<R*>(out);
   const auto a = read<T>(in[0]), b = read<T>(in[1]);
-  LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) {
-    const T first = a[i], second = b[i];
-    o[i] = static_cast<R>(Op::fwd(first, second));
-  }
+  each<kLight<Op>>(
+      0, n, [=](std::size_t i) __attribute__((always_inline)) {
+        const T first = a[i], second = b[i];
+        o[i] = static_cast<R>(Op::fwd(first, second));
+      });
 }
 
 template <class Op, int kArity>
 void forward_brain(void* out, const void* const* in, std::size_t n) {
   auto* o = static_cast<Brain*>(out);
   const auto *a = static_cast<const Brain*>(in[0]), *b = static_cast<const Brain*>(in[kArity - 1]);
-  LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) {
-    const float first = widen(a[i]), second = widen(b[i]);
-    if constexpr (kArity == 1)
-      o[i] = narrow_brain(Op::fwd(first));
-    else
-      o[i] = narrow_brain(Op::fwd(first, second));
-  }
+  each<false>(
+      0, n, [=](std::size_t i) __attribute__((always_inline)) {
+        const float first = widen(a[i]), second = widen(b[i]);
+        if constexpr (kArity == 1)
+          o[i] = narrow_brain(Op::fwd(first));
+        else
+          o[i] = narrow_brain(Op::fwd(first, second));
+      });
+}
+
+template <class T>
+LMP_MATH_FN T* moved(T* p, std::int64_t bytes) {
+  return reinterpret_cast<T*>(reinterpret_cast<std::uintptr_t>(p) +
+                              static_cast<std::uintptr_t>(bytes));
 }
 
 template <class Op, class T, int kScalar>
-void forward_scalar(void* out, const void* const* in, std::size_t n) {
+LMP_MATH_FN void forward_rows(void* out, const void* const* in, std::size_t n, std::size_t rows,
+                              const std::int64_t* steps) {
   using R = decltype(result_of<Op, T>());
   auto* o = static_cast<R*>(out);
-  const T scalar = *static_cast<const T*>(in[kScalar]);
-  const auto* x = static_cast<const T*>(in[1 - kScalar]);
-  LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) {
-    const T other = x[i];
-    o[i] = static_cast<R>(kScalar == 0 ? Op::fwd(scalar, other) : Op::fwd(other, scalar));
+  const auto *a = static_cast<const T*>(in[0]), *b = static_cast<const T*>(in[1]);
+  for (;;) {
+    const T scalar = kScalar == 0 ? *a : *b;
+    each<kLight<Op>>(
+        0, n, [=](std::size_t i) __attribute__((always_inline)) {
+          const T first = kScalar == 0 ? scalar : a[i], second = kScalar == 1 ? scalar : b[i];
+          o[i] = static_cast<R>(Op::fwd(first, second));
+        });
+    if (--rows == 0) return;
+    o = moved(o, steps[0]);
+    a = moved(a, steps[1]);
+    b = moved(b, steps[2]);
   }
 }
 
 template <class First, class Op, class T>
-void forward3(void* out, const void* const* in, std::size_t n) {
+LMP_MATH_FN void forward3(void* out, const void* const* in, std::size_t n) {
   auto* o = static_cast<T*>(out);
   const auto a = read<First>(in[0]);
   const auto b = read<T>(in[1]), c = read<T>(in[2]);
-  LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) {
-    const First first = a[i];
-    const T second = b[i], third = c[i];
-    o[i] = static_cast<T>(Op::fwd(first, second, third));
-  }
+  each<kLight<Op>>(
+      0, n, [=](std::size_t i) __attribute__((always_inline)) {
+        const First first = a[i];
+        const T second = b[i], third = c[i];
+        o[i] = static_cast<T>(Op::fwd(first, second, third));
+      });
 }
 
 template <class T, class G>
-[[gnu::always_inline]] inline void put(void* out, std::size_t i, G value) {
+LMP_MATH_FN void put(void* out, std::size_t i, G value) {
   static_cast<T*>(out)[i] = static_cast<T>(value);
 }
 
 template <unsigned kMask, class T, class G>
-[[gnu::always_inline]] inline void put_all(void* const* out, std::size_t i, const G& grads) {
+LMP_MATH_FN void put_all(void* const* out, std::size_t i, const G& grads) {
   if constexpr ((kMask & 1) != 0 && !__is_same(decltype(grads.a), None)) put<T>(out[0], i, grads.a);
   if constexpr ((kMask & 2) != 0 && !__is_same(decltype(grads.b), None)) put<T>(out[1], i, grads.b);
   if constexpr ((kMask & 4) != 0 && !__is_same(decltype(grads.c), None)) put<T>(out[2], i, grads.c);
@@ -135,45 +164,70 @@ template <unsigned kMask, class T, class G>
 // What a gradient does not touch and what kMask leaves out goes away once `grad` is inlined.
 
 template <class Op, class T, unsigned kMask>
-void backward1(void* const* out, const void* gradient, const void* const* in, const void* result,
-               std::size_t n) {
+LMP_MATH_FN void backward1(void* const* out, const void* gradient, const void* const* in,
+                           const void* result, std::size_t n) {
   const auto *g = static_cast<const T*>(gradient), *x = static_cast<const T*>(in[0]),
              *y = static_cast<const T*>(result);
   void* const o = out[0];
   by_nearness<Op, T, Op::info.near_gradient>(
       in[0], n, [=](std::size_t begin, std::size_t end, auto as) {
-        LMP_VECTORIZE
-        for (std::size_t i = begin; i < end; ++i)
-          put_all<kMask, T>(&o, i, Op::grad(g[i], as(x[i]), y[i]));
+        each<kLight<Op>>(
+            begin, end, [=](std::size_t i) __attribute__((always_inline)) {
+              put_all<kMask, T>(&o, i, Op::grad(g[i], as(x[i]), y[i]));
+            });
       });
 }
 
 template <class Op, class T, unsigned kMask>
-void backward2(void* const* out, const void* gradient, const void* const* in, const void* result,
-               std::size_t n) {
+LMP_MATH_FN void backward2(void* const* out, const void* gradient, const void* const* in,
+                           const void* result, std::size_t n) {
   const auto *g = static_cast<const T*>(gradient), *a = static_cast<const T*>(in[0]),
              *b = static_cast<const T*>(in[1]), *y = static_cast<const T*>(result);
   void* const o[2] = {out[0], out[1]};
-  LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) {
-    const T flow = g[i], first = a[i], second = b[i], value = y[i];
-    put_all<kMask, T>(o, i, Op::grad(flow, first, second, value));
-  }
+  each<kLight<Op>>(
+      0, n, [=](std::size_t i) __attribute__((always_inline)) {
+        const T flow = g[i], first = a[i], second = b[i], value = y[i];
+        put_all<kMask, T>(o, i, Op::grad(flow, first, second, value));
+      });
 }
 
 template <class First, class Op, class T, unsigned kMask>
-void backward3(void* const* out, const void* gradient, const void* const* in, const void* result,
-               std::size_t n) {
+LMP_MATH_FN void backward3(void* const* out, const void* gradient, const void* const* in,
+                           const void* result, std::size_t n) {
   const auto *g = static_cast<const T*>(gradient), *b = static_cast<const T*>(in[1]),
              *c = static_cast<const T*>(in[2]), *y = static_cast<const T*>(result);
   const auto a = read<First>(in[0]);
   void* const o[3] = {out[0], out[1], out[2]};
-  LMP_VECTORIZE
-  for (std::size_t i = 0; i < n; ++i) {
-    const First first = a[i];
-    const T flow = g[i], second = b[i], third = c[i], value = y[i];
-    put_all<kMask, T>(o, i, Op::grad(flow, first, second, third, value));
-  }
+  each<kLight<Op>>(
+      0, n, [=](std::size_t i) __attribute__((always_inline)) {
+        const First first = a[i];
+        const T flow = g[i], second = b[i], third = c[i], value = y[i];
+        put_all<kMask, T>(o, i, Op::grad(flow, first, second, third, value));
+      });
+}
+
+// GCC takes vectors of 512 bits for AVX-512, which move memory more slowly than those of 256 on
+// some of its CPUs: a tenth out of the third-level cache, several times where inputs and outputs
+// lie a few lines from the same place in their pages.
+#if defined(__AVX512F__) && !defined(__clang__)
+#define LMP_NARROW [[gnu::target("prefer-vector-width=256")]]
+#else
+#define LMP_NARROW
+#endif
+
+template <auto kKernel>
+struct Entry;
+template <class... Args, void (*kKernel)(Args...)>
+struct Entry<kKernel> {
+  LMP_NARROW static void light(Args... args) { kKernel(args...); }
+  static void heavy(Args... args) { kKernel(args...); }
+};
+template <class Op, auto kKernel>
+constexpr auto entry() {
+  if constexpr (kLight<Op>)
+    return &Entry<kKernel>::light;
+  else
+    return &Entry<kKernel>::heavy;
 }
 
 template <class Op, int kIndex>
@@ -185,10 +239,10 @@ void fill_unary(Kernels& kernels, int op) {
   for_each_compute_type([&](auto index) {
     constexpr int k = decltype(index)::value;
     using T = ComputeType<k>;
-    if constexpr (kTakes<Op, k>) kernels.forward[op][k] = &forward1<Op, T>;
+    if constexpr (kTakes<Op, k>) kernels.forward[op][k] = entry<Op, &forward1<Op, T>>();
     if constexpr (k >= 6) {
       if constexpr (requires(T v) { Op::grad(v, v, v); })
-        kernels.backward[op][k - 6][1] = &backward1<Op, T, 1>;
+        kernels.backward[op][k - 6][1] = entry<Op, &backward1<Op, T, 1>>();
     }
   });
   if constexpr (Op::info.light) kernels.forward_brain[op] = &forward_brain<Op, 1>;
@@ -199,15 +253,16 @@ void fill_binary(Kernels& kernels, int op) {
   for_each_compute_type([&](auto index) {
     constexpr int k = decltype(index)::value;
     using T = ComputeType<k>;
-    if constexpr (kTakes<Op, k>) kernels.forward[op][k] = &forward2<Op, T>;
+    if constexpr (kTakes<Op, k>) kernels.forward[op][k] = entry<Op, &forward2<Op, T>>();
     if constexpr (k >= 6) {
-      kernels.forward_scalar[op][0][k - 6] = &forward_scalar<Op, T, 0>;
-      kernels.forward_scalar[op][1][k - 6] = &forward_scalar<Op, T, 1>;
+      kernels.forward_rows[op][0][k - 6] = entry<Op, &forward_rows<Op, T, 0>>();
+      kernels.forward_rows[op][1][k - 6] = entry<Op, &forward_rows<Op, T, 1>>();
+      kernels.forward_rows[op][2][k - 6] = entry<Op, &forward_rows<Op, T, 2>>();
       if constexpr (requires(T v) { Op::grad(v, v, v, v); }) {
         BackwardFn* const backward = kernels.backward[op][k - 6];
-        backward[1] = &backward2<Op, T, 1>;
-        backward[2] = &backward2<Op, T, 2>;
-        backward[3] = &backward2<Op, T, 3>;
+        backward[1] = entry<Op, &backward2<Op, T, 1>>();
+        backward[2] = entry<Op, &backward2<Op, T, 2>>();
+        backward[3] = entry<Op, &backward2<Op, T, 3>>();
       }
     }
   });
@@ -229,16 +284,16 @@ void fill_ternary(Kernels& kernels, int op) {
     constexpr int k = decltype(index)::value;
     using T = ComputeType<k>;
     using First = typename FirstOf<(Op::info.condition & 1) != 0, T>::Type;
-    if constexpr (kTakes<Op, k>) kernels.forward[op][k] = &forward3<First, Op, T>;
+    if constexpr (kTakes<Op, k>) kernels.forward[op][k] = entry<Op, &forward3<First, Op, T>>();
     if constexpr (k >= 6) {
       BackwardFn* const backward = kernels.backward[op][k - 6];
-      backward[1] = &backward3<First, Op, T, 1>;
-      backward[2] = &backward3<First, Op, T, 2>;
-      backward[3] = &backward3<First, Op, T, 3>;
-      backward[4] = &backward3<First, Op, T, 4>;
-      backward[5] = &backward3<First, Op, T, 5>;
-      backward[6] = &backward3<First, Op, T, 6>;
-      backward[7] = &backward3<First, Op, T, 7>;
+      backward[1] = entry<Op, &backward3<First, Op, T, 1>>();
+      backward[2] = entry<Op, &backward3<First, Op, T, 2>>();
+      backward[3] = entry<Op, &backward3<First, Op, T, 3>>();
+      backward[4] = entry<Op, &backward3<First, Op, T, 4>>();
+      backward[5] = entry<Op, &backward3<First, Op, T, 5>>();
+      backward[6] = entry<Op, &backward3<First, Op, T, 6>>();
+      backward[7] = entry<Op, &backward3<First, Op, T, 7>>();
     }
   });
 }

@@ -12,11 +12,13 @@
 #define LMP_MATH_FN [[gnu::always_inline]] inline
 
 // The compiler sees a possible overlap of inputs and output; kernels are only ever handed the same
-// address or none in common.
+// address or none in common. Light loops take turns that are long enough for memory to be ahead.
 #if defined(__clang__)
 #define LMP_VECTORIZE _Pragma("clang loop vectorize(assume_safety)")
+#define LMP_VECTORIZE_LIGHT LMP_VECTORIZE
 #else
 #define LMP_VECTORIZE _Pragma("GCC ivdep")
+#define LMP_VECTORIZE_LIGHT _Pragma("GCC ivdep") _Pragma("GCC unroll 4")
 #endif
 
 namespace lmp::cpu::LMP_ISA {
