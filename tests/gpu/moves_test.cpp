@@ -202,6 +202,14 @@ TEST_F(GpuSharedIndexing, Reads) {
     check("embedding",
           [](const Tensors& in) { return Tensors{lmp::index_select(in[0], 0, in[1])}; },
           {numbers(type, {1000, 64}), places(1000, {300})});
+    // Rows that are copied in pieces, some not of 16 bytes; panels of a gather with ends over.
+    for (const std::int64_t width : {9000, 20001})
+      check("wide rows",
+            [](const Tensors& in) { return Tensors{lmp::index_select(in[0], 1, in[1])}; },
+            {numbers(type, {2, 5, width}), places(5, {8})});
+    check("gather in panels",
+          [](const Tensors& in) { return Tensors{lmp::gather(in[0], 1, in[1])}; },
+          {numbers(type, {3, 50, 150}), places(50, {2, 75, 131})});
   }
   check("gather down wide rows",
         [](const Tensors& in) { return Tensors{lmp::gather(in[0], 0, in[1])}; },
@@ -295,7 +303,8 @@ class GpuSharedSort : public GpuTest {};
 
 TEST_F(GpuSharedSort, TypesAxesAndTies) {
   Rng rng(47);
-  const Shape shapes[] = {{1}, {7, 5}, {3, 1025}, {2, 3, 70}, {900, 3}, {0, 4}, {40001}, {3, 9000}};
+  const Shape shapes[] = {{1},     {7, 5},    {3, 1025}, {2, 3, 70}, {900, 3},  {0, 4},
+                          {40001}, {3, 9000}, {5, 300},  {3, 2049},  {4096, 3}, {3, 4097}};
   for (DataType type : sweep::kTypes) {
     for (const Shape& shape : shapes) {
       if (quick() && shape.numel() > 5000) continue;

@@ -3,6 +3,8 @@
 // bits.
 
 #include <cmath>
+#include <limits>
+#include <sstream>
 
 #include "gpu_support.hpp"
 
@@ -86,6 +88,32 @@ TEST_F(GpuSharedLayers, Linear) {
   }
 }
 
+// An activation that ends a product, too, is the table's: NaN stays.
+TEST_F(GpuSharedLayers, NanComesThroughLinear) {
+  for (DataType type : kFloats)
+    for (const Activation activation :
+         {Activation::None, Activation::Relu, Activation::Gelu, Activation::GeluTanh,
+          Activation::Silu, Activation::Sigmoid, Activation::Tanh})
+      for (const std::int64_t n : {8, 64, 100, 256})
+        for (const bool biased : {true, false}) {
+          Tensor x = draw(type, {n, n}, 71);
+          x.select(0, n / 2).select(0, 3).fill(std::numeric_limits<double>::quiet_NaN());
+          const Tensor weight = draw(type, {n, n}, 72),
+                       bias = biased ? draw(type, {n}, 73) : Tensor();
+          const auto nan_at = [&](Device device) {
+            const auto there = [&](const Tensor& t) {
+              return t.defined() ? Variable(t.to(device)) : Variable();
+            };
+            const Tensor y = linear(there(x), there(weight), there(bias), activation).data();
+            return lmp::isnan(y).to_vector<bool>();
+          };
+          std::ostringstream what;
+          what << type << " activation " << static_cast<int>(activation) << ", " << n
+               << (biased ? " with a bias" : "");
+          EXPECT_EQ(nan_at(gpu()), nan_at(DeviceType::CPU)) << what.str();
+        }
+}
+
 TEST_F(GpuSharedLayers, CrossEntropy) {
   for (const auto& [rows, classes] :
        {std::pair<std::int64_t, std::int64_t>{5, 3}, {64, 1000}, {7, 20011}, {300, 10}, {1, 1}}) {
@@ -106,8 +134,9 @@ TEST_F(GpuSharedLayers, CrossEntropy) {
 }
 
 TEST_F(GpuSharedLayers, Norms) {
-  for (const Shape& shape : {Shape{5, 7}, Shape{37, 768}, Shape{3, 10007}, Shape{2, 9, 64},
-                             Shape{4000, 33}, Shape{4, 1}, Shape{0, 8}}) {
+  for (const Shape& shape :
+       {Shape{5, 7}, Shape{37, 768}, Shape{3, 10007}, Shape{2, 9, 64}, Shape{4000, 33}, Shape{4, 1},
+        Shape{0, 8}, Shape{5000, 768}, Shape{3001, 1024}, Shape{700, 2048}}) {
     const Shape n{shape.back()};
     check_layer("layer_norm", {shape, n, n},
                 [](const Inputs& in) { return layer_norm(in[0], in[1], in[2], 1e-3); });
