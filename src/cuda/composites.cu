@@ -96,17 +96,11 @@ namespace {
 // The forward kernel reads the logits once: each thread keeps the largest of what it has seen and
 // the sum of exponentials relative to it (M. Milakov and N. Gimelshein, "Online normalizer
 // calculation for softmax", 2018). A reduction over rows is made of one part for each block, which
-// a second kernel adds up in order; small ones are left to one block, and one launch. Packs are on
-// their way from memory while those before them are worked on.
+// a second kernel adds up in order; small ones are left to one block, and one launch.
 
-constexpr int kWideRow = 256;  // threads that share a row of many classes, and are a block then
-constexpr int kJoiners = 512;
-template <int kGroup>
-constexpr int kLossThreads = kGroup > 32 ? kGroup : 512;
-template <int kGroup>
-constexpr int kLossBlocksEach = 1024 / kLossThreads<kGroup>;  // on a multiprocessor
-constexpr std::int64_t kLossBlocks = 8192;                    // and so many parts at most
-constexpr std::int64_t kOneBlock = 1 << 15;                   // elements that one block takes alone
+constexpr int kLossThreads = 512;
+constexpr std::int64_t kLossBlocks = 8192;   // and so many parts at most
+constexpr std::int64_t kOneBlock = 1 << 15;  // elements that one block takes alone
 
 template <class C>
 struct Part {
@@ -126,19 +120,12 @@ struct Loss {
   LossReduction reduction;
 };
 
-/// 2^x; of floats below 2^-126 it is 0.
-__device__ __forceinline__ float exp2_of(float x) {
+/// Below 2^-126 it is 0; relative errors grow with |x|, as the value vanishes.
+__device__ __forceinline__ float exp_of(float x) {
   float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504F));
   return y;
 }
-__device__ __forceinline__ double exp2_of(double x) { return ::exp2(x); }
-template <class C>
-__device__ __forceinline__ constexpr C log2_of_e() {
-  return static_cast<C>(1.4426950408889634);
-}
-/// Relative errors grow with |x|, as the value vanishes.
-__device__ __forceinline__ float exp_of(float x) { return exp2_of(x * log2_of_e<float>()); }
 __device__ __forceinline__ double exp_of(double x) { return ::exp(x); }
 
 /// 0 in the place of -inf, so that -inf less it stays -inf.
@@ -191,25 +178,19 @@ struct Seen {
   }
 };
 
-/// f(pack, its first element) for packs lane, lane + kGroup, .. of those at `from`.
-template <int kGroup, class S, class F>
-__device__ __forceinline__ void for_packs(const S* from, std::int64_t packs, int lane, F f) {
-  constexpr int kN = kPackOf<S>, kFlying = sizeof(S) == 8 ? 1 : 3;
-  Pack<S, kN> now[kFlying], next[kFlying];
-  const auto load = [&](Pack<S, kN>(&to)[kFlying], std::int64_t first) {
+template <class C, int kPacks, class S>
+__device__ __forceinline__ void take_packs(Seen<C>& seen, const S* from, std::int64_t step, C shift,
+                                           bool shifts) {
+  constexpr int kN = kPackOf<S>;
+  Pack<S, kN> packs[kPacks];
 #pragma unroll
-    for (int q = 0; q < kFlying; ++q)
-      if (const std::int64_t p = first + q * kGroup; p < packs)
-        to[q] = load_pack<kN, S>(from, p * kN);
-  };
-  load(now, lane);
-  for (std::int64_t first = lane; first < packs; first += kFlying * kGroup) {
-    load(next, first + kFlying * kGroup);
+  for (int p = 0; p < kPacks; ++p) packs[p] = load_pack<kN, S>(from, p * step);
 #pragma unroll
-    for (int q = 0; q < kFlying; ++q) {
-      if (const std::int64_t p = first + q * kGroup; p < packs) f(now[q], p * kN);
-      now[q] = next[q];
-    }
+  for (int p = 0; p < kPacks; ++p) {
+    C values[kN];
+#pragma unroll
+    for (int k = 0; k < kN; ++k) values[k] = widen(packs[p].at[k]);
+    seen.take(values, shift, shifts);
   }
 }
 
@@ -224,10 +205,10 @@ __device__ __forceinline__ void finish(const Loss<S>& a, Computed<S> total, std:
 }
 
 template <class S, int kGroup>
-__global__ void __launch_bounds__(kLossThreads<kGroup>, kLossBlocksEach<kGroup>)
+__global__ void __launch_bounds__(kLossThreads)
     cross_entropy_rows(const Loss<S> a, const Positions classes) {
   using C = Computed<S>;
-  constexpr int kN = kPackOf<S>, kThreads = kLossThreads<kGroup>, kRows = kThreads / kGroup;
+  constexpr int kN = kPackOf<S>, kRows = kLossThreads / kGroup, kFlying = 4;
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const bool smooths = a.smoothing != 0;
   C total{};
@@ -258,13 +239,11 @@ __global__ void __launch_bounds__(kLossThreads<kGroup>, kLossBlocksEach<kGroup>)
       };
       for (std::int64_t i = lane; i < split.head; i += kGroup) single(i);
       for (std::int64_t i = split.tail + lane; i < a.classes; i += kGroup) single(i);
-      for_packs<kGroup>(x + split.head, split.packs, lane,
-                        [&](const Pack<S, kN>& pack, std::int64_t) {
-                          C values[kN];
-#pragma unroll
-                          for (int k = 0; k < kN; ++k) values[k] = widen(pack.at[k]);
-                          seen.take(values, shift, smooths);
-                        });
+      const S* const body = x + split.head;
+      std::int64_t p = lane;
+      for (; p + (kFlying - 1) * kGroup < split.packs; p += kFlying * kGroup)
+        take_packs<C, kFlying>(seen, body + p * kN, kGroup * kN, shift, smooths);
+      for (; p < split.packs; p += kGroup) take_packs<C, 1>(seen, body + p * kN, 0, shift, smooths);
     }
     const C top = max_group<kGroup>(seen.top);
     C sums[2] = {seen.top == top ? seen.sum : seen.sum * exp_of(seen.top - top), seen.shifted};
@@ -286,8 +265,8 @@ __global__ void __launch_bounds__(kLossThreads<kGroup>, kLossBlocksEach<kGroup>)
     counted += counts;
   }
   if (a.reduction == LossReduction::None) return;
-  total = sum_group<kThreads>(total);
-  counted = sum_group<kThreads>(counted);
+  total = sum_group<kLossThreads>(total);
+  counted = sum_group<kLossThreads>(counted);
   if (threadIdx.x != 0) return;
   if (a.parts)
     a.parts[blockIdx.x] = {total, counted};
@@ -296,16 +275,16 @@ __global__ void __launch_bounds__(kLossThreads<kGroup>, kLossBlocksEach<kGroup>)
 }
 
 template <class S>
-__global__ void __launch_bounds__(kJoiners) join_losses(const Loss<S> a, int parts) {
+__global__ void __launch_bounds__(kLossThreads) join_losses(const Loss<S> a, int parts) {
   Computed<S> total{};
   long long counted = 0;
 #pragma unroll 4
-  for (int i = static_cast<int>(threadIdx.x); i < parts; i += kJoiners) {
+  for (int i = static_cast<int>(threadIdx.x); i < parts; i += kLossThreads) {
     total += a.parts[i].total;
     counted += a.parts[i].counted;
   }
-  total = sum_group<kJoiners>(total);
-  counted = sum_group<kJoiners>(counted);
+  total = sum_group<kLossThreads>(total);
+  counted = sum_group<kLossThreads>(counted);
   if (threadIdx.x == 0) finish(a, total, std::int64_t{counted});
 }
 
@@ -319,17 +298,14 @@ struct LossGradient {
 };
 
 template <class S, int kGroup>
-__global__ void __launch_bounds__(kLossThreads<kGroup>, kLossBlocksEach<kGroup>)
-    cross_entropy_slopes(const LossGradient<S> g) {
+__global__ void __launch_bounds__(kLossThreads) cross_entropy_slopes(const LossGradient<S> g) {
   using C = Computed<S>;
-  constexpr int kN = kPackOf<S>, kRows = kLossThreads<kGroup> / kGroup;
+  constexpr int kN = kPackOf<S>, kRows = kLossThreads / kGroup, kFlying = 4;
   const Loss<S>& a = g.loss;
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const std::int64_t row = std::int64_t{blockIdx.x} * kRows + threadIdx.x / kGroup;
   if (row >= a.rows) return;
   const std::int64_t given = a.labels[row];
-  C by = widen(g.gradient[row * g.step]);
-  if (a.reduction == LossReduction::Mean) by *= a.stats[2 * a.rows];
   const std::int64_t label = given < 0 || given >= a.classes ? 0 : given;
   const S* const x = a.logits + row * a.classes;
   S* const out = g.out + row * a.classes;
@@ -348,27 +324,37 @@ __global__ void __launch_bounds__(kLossThreads<kGroup>, kLossBlocksEach<kGroup>)
     return;
   }
   const C top = a.stats[2 * row], log_sum = a.stats[2 * row + 1];
-  const C scale = log2_of_e<C>(), shift = log_sum * scale;
+  C by = widen(g.gradient[row * g.step]);
+  if (a.reduction == LossReduction::Mean) by *= a.stats[2 * a.rows];
   const auto slope = [&](S v, bool hit) {
-    const C p = exp2_of((widen(v) - top) * scale - shift) - g.spread;
+    const C p = exp_of(widen(v) - top - log_sum) - g.spread;
     return convert<S>(by * (hit ? p - g.picked : p));
   };
   const auto single = [&](std::int64_t i) { out[i] = slope(x[i], i == label); };
   for (std::int64_t i = lane; i < split.head; i += kGroup) single(i);
   for (std::int64_t i = split.tail + lane; i < a.classes; i += kGroup) single(i);
+  const S* const from = x + split.head;
   const std::int64_t hit = label - split.head;
-  for_packs<kGroup>(x + split.head, split.packs, lane,
-                    [&](const Pack<S, kN>& values, std::int64_t at) {
-                      Pack<S, kN> made;
+  const auto store = [&](const Pack<S, kN>& values, std::int64_t at) {
+    Pack<S, kN> made;
 #pragma unroll
-                      for (int k = 0; k < kN; ++k) made.at[k] = slope(values.at[k], false);
-                      if (hit >= at && hit < at + kN) {
+    for (int k = 0; k < kN; ++k) made.at[k] = slope(values.at[k], false);
+    if (hit >= at && hit < at + kN) {
 #pragma unroll
-                        for (int k = 0; k < kN; ++k)
-                          if (at + k == hit) made.at[k] = slope(values.at[k], true);
-                      }
-                      store_pack<kN, S>(to, at, made);
-                    });
+      for (int k = 0; k < kN; ++k)
+        if (at + k == hit) made.at[k] = slope(values.at[k], true);
+    }
+    store_pack<kN, S>(to, at, made);
+  };
+  std::int64_t p = lane;
+  for (; p + (kFlying - 1) * kGroup < split.packs; p += kFlying * kGroup) {
+    Pack<S, kN> packs[kFlying];
+#pragma unroll
+    for (int q = 0; q < kFlying; ++q) packs[q] = load_pack<kN, S>(from, (p + q * kGroup) * kN);
+#pragma unroll
+    for (int q = 0; q < kFlying; ++q) store(packs[q], (p + q * kGroup) * kN);
+  }
+  for (; p < split.packs; p += kGroup) store(load_pack<kN, S>(from, p * kN), p * kN);
 }
 
 /// f(std::integral_constant<int, threads>()) for so many threads that share a row.
@@ -379,7 +365,7 @@ void with_group(std::int64_t classes, F&& f) {
   else if (classes <= 4096)
     f(std::integral_constant<int, 32>());
   else
-    f(std::integral_constant<int, kWideRow>());
+    f(std::integral_constant<int, kLossThreads>());
 }
 
 template <class S>
@@ -410,8 +396,8 @@ void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits
     a.loss = static_cast<S*>(loss.data());
     const bool reduced = a.reduction != LossReduction::None;
     with_group(a.classes, [&](auto group) {
-      constexpr int kGroup = decltype(group)::value, kThreads = kLossThreads<kGroup>;
-      std::int64_t blocks = ceil_div(a.rows, kThreads / kGroup);
+      constexpr int kGroup = decltype(group)::value;
+      std::int64_t blocks = ceil_div(a.rows, kLossThreads / kGroup);
       if (reduced) blocks = a.rows * a.classes <= kOneBlock ? 1 : std::min(blocks, kLossBlocks);
       blocks = std::min(blocks, kLaunchElements);
       const bool alone = !reduced || blocks == 1;
@@ -421,10 +407,10 @@ void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits
         a.parts = parts->template as<Part<C>>();
       }
       launch(context, "cross_entropy", &cross_entropy_rows<S, kGroup>,
-             static_cast<unsigned>(blocks), kThreads, 0, a,
+             static_cast<unsigned>(blocks), kLossThreads, 0, a,
              Positions(context, "cross_entropy", a.classes));
       if (!alone)
-        launch(context, "cross_entropy", &join_losses<S>, 1, kJoiners, 0, a,
+        launch(context, "cross_entropy", &join_losses<S>, 1, kLossThreads, 0, a,
                static_cast<int>(blocks));
     });
   });
@@ -446,9 +432,10 @@ void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& st
     a.spread = static_cast<C>(options.label_smoothing / static_cast<double>(a.loss.classes));
     a.picked = static_cast<C>(1 - options.label_smoothing);
     with_group(a.loss.classes, [&](auto group) {
-      constexpr int kGroup = decltype(group)::value, kThreads = kLossThreads<kGroup>;
+      constexpr int kGroup = decltype(group)::value;
       launch(context, "cross_entropy", &cross_entropy_slopes<S, kGroup>,
-             static_cast<unsigned>(ceil_div(a.loss.rows, kThreads / kGroup)), kThreads, 0, a);
+             static_cast<unsigned>(ceil_div(a.loss.rows, kLossThreads / kGroup)), kLossThreads, 0,
+             a);
     });
   });
 }

@@ -1,5 +1,3 @@
-#include <cuda_pipeline.h>
-
 #include "cuda/backend.hpp"
 #include "cuda/lanes.cuh"
 
@@ -10,9 +8,8 @@ namespace {
 // A warp or a block has one row, and keeps the first kHeld packs of each thread in registers; wider
 // rows are read again. In the backward pass the threads of few blocks go over many rows and add up
 // the gradients of weight and bias for their columns in registers; what blocks have found is joined
-// by a small kernel, in an order that the shape and the number of multiprocessors give. Where there
-// is room in shared memory, each thread's packs of the next row are on their way to it meanwhile.
-// Rows that do not fit registers get those gradients from a pass of its own.
+// by a small kernel, in an order that the shape and the number of multiprocessors give. Rows that
+// do not fit registers get those gradients from a pass of its own.
 
 constexpr int kWarp = 32, kBlock = 256, kWide = 512;  // threads that share a row
 
@@ -45,7 +42,7 @@ __device__ __forceinline__ void prefetch(const void* from) {
 }
 
 template <class S, int kN, int kGroup>
-__global__ void __launch_bounds__(kBlock, sizeof(S) == 8 ? 1 : 4) normalize_rows(const Rows<S> a) {
+__global__ void __launch_bounds__(kBlock) normalize_rows(const Rows<S> a) {
   using C = Computed<S>;
   constexpr int kRows = kBlock / kGroup;
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
@@ -112,16 +109,9 @@ __global__ void __launch_bounds__(kBlock, sizeof(S) == 8 ? 1 : 4) normalize_rows
 
 template <int kGroup>
 constexpr int kBackwardThreads = kGroup == kWarp ? 128 : kGroup;
-/// Whether the threads of a block that keep `kPacks` of a row read ahead through shared memory: x
-/// and the gradient of two rows.
-template <class S, int kN, int kGroup>
-constexpr int kAheadBytes =
-    4 * kBackwardThreads<kGroup>* kKept<S, kGroup>* static_cast<int>(sizeof(Pack<S, kN>));
-template <class S, int kN, int kGroup>
-constexpr bool kReadsAhead = sizeof(Pack<S, kN>) == 16 && kAheadBytes<S, kN, kGroup> <= 32768;
 // Blocks of the backward kernel that a multiprocessor has room for.
-template <class S, int kN, int kGroup>
-constexpr int kBackwardBlocks = kGroup == kWarp    ? (kReadsAhead<S, kN, kGroup> ? 4 : 3)
+template <int kGroup>
+constexpr int kBackwardBlocks = kGroup == kWarp    ? 3
                                 : kGroup == kBlock ? 2
                                                    : 1;
 
@@ -137,74 +127,44 @@ struct Parts {
 /// The gradient of x into a.out, unless that is null; if kSums, of rows that fit registers, those
 /// of weight and bias too.
 template <class S, int kN, int kGroup, bool kSums>
-__global__ void __launch_bounds__(kBackwardThreads<kGroup>, kBackwardBlocks<S, kN, kGroup>)
+__global__ void __launch_bounds__(kBackwardThreads<kGroup>, kBackwardBlocks<kGroup>)
     normalize_rows_backward(const Rows<S> a, const Parts<Computed<S>> parts) {
   using C = Computed<S>;
   constexpr int kThreads = kBackwardThreads<kGroup>, kRows = kThreads / kGroup;
   constexpr int kPacks = kKept<S, kGroup>;
-  constexpr bool kAhead = kSums && kReadsAhead<S, kN, kGroup>;
-  using P = Pack<S, kN>;
-  __shared__ P staged[kAhead ? 2 : 1][kAhead ? 2 * kPacks : 1][kAhead ? kThreads : 1];
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const int group = static_cast<int>(threadIdx.x) / kGroup;
   const std::int64_t packs = a.columns / kN;
   const C count = static_cast<C>(a.columns);
-  const std::int64_t ahead = std::int64_t{gridDim.x} * kRows;
-  // A thread's packs of a row, into places that it alone reads.
-  const auto fetch = [&](int stage, std::int64_t row) {
-    if constexpr (kAhead) {
-#pragma unroll
-      for (int p = 0; p < kPacks; ++p)
-        if (const std::int64_t at = lane + p * kGroup; row < a.rows && at < packs) {
-          const std::int64_t from = row * a.columns + at * kN;
-          __pipeline_memcpy_async(&staged[stage][2 * p][threadIdx.x], a.x + from, sizeof(P));
-          __pipeline_memcpy_async(&staged[stage][2 * p + 1][threadIdx.x], a.gradient + from,
-                                  sizeof(P));
-        }
-      __pipeline_commit();
-    }
-  };
   C weight_sums[kSums ? kPacks : 1][kN] = {}, bias_sums[kSums ? kPacks : 1][kN] = {};
-  int stage = 0;
-  fetch(stage, std::int64_t{blockIdx.x} * kRows + group);
-  for (std::int64_t first = std::int64_t{blockIdx.x} * kRows; first < a.rows; first += ahead) {
+  for (std::int64_t first = std::int64_t{blockIdx.x} * kRows; first < a.rows;
+       first += std::int64_t{gridDim.x} * kRows) {
     const std::int64_t row = first + group;
     const bool here = row < a.rows;
     const S* const x = a.x + row * a.columns;
     const S* const g = a.gradient + row * a.columns;
-    P held_x[kAhead ? 1 : kPacks], held_g[kAhead ? 1 : kPacks];
-    const P(*const now)[kAhead ? kThreads : 1] = staged[stage];
-    if constexpr (kAhead) {
-      stage ^= 1;
-      fetch(stage, row + ahead);
-      __pipeline_wait_prior(1);
-      __syncwarp();  // which the compiler moves no read across
-    } else {
+    Pack<S, kN> held_x[kPacks], held_g[kPacks];
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p)
+      if (const std::int64_t at = lane + p * kGroup; here && at < packs) {
+        held_x[p] = pack_at<S, kN>(x, at);
+        held_g[p] = pack_at<S, kN>(g, at);
+      }
+    // Few blocks fit with so many registers: what they read next is on its way meanwhile.
+    const std::int64_t ahead = std::int64_t{gridDim.x} * kRows;
+    if (kSums && row + ahead < a.rows && threadIdx.x % (128 / 16) == 0)
 #pragma unroll
       for (int p = 0; p < kPacks; ++p)
-        if (const std::int64_t at = lane + p * kGroup; here && at < packs) {
-          held_x[p] = pack_at<S, kN>(x, at);
-          held_g[p] = pack_at<S, kN>(g, at);
+        if (const std::int64_t at = lane + p * kGroup; at < packs) {
+          prefetch(x + ahead * a.columns + at * kN);
+          prefetch(g + ahead * a.columns + at * kN);
         }
-      // Few blocks fit with so many registers: what they read next is on its way meanwhile.
-      if (kSums && row + ahead < a.rows && threadIdx.x % (128 / 16) == 0)
-#pragma unroll
-        for (int p = 0; p < kPacks; ++p)
-          if (const std::int64_t at = lane + p * kGroup; at < packs) {
-            prefetch(x + ahead * a.columns + at * kN);
-            prefetch(g + ahead * a.columns + at * kN);
-          }
-    }
     const C mean = here ? a.stats[2 * row] : C{}, scale = here ? a.stats[2 * row + 1] : C{};
     const auto each = [&](auto&& f) {
 #pragma unroll
       for (int p = 0; p < kPacks; ++p)
-        if (const std::int64_t at = lane + p * kGroup; here && at < packs) {
-          if constexpr (kAhead)
-            f(now[2 * p][threadIdx.x], now[2 * p + 1][threadIdx.x], at, p);
-          else
-            f(held_x[p], held_g[p], at, p);
-        }
+        if (const std::int64_t at = lane + p * kGroup; here && at < packs)
+          f(held_x[p], held_g[p], at, p);
       if constexpr (!kSums)
         for (std::int64_t at = lane + kPacks * kGroup; here && at < packs; at += kGroup)
           f(pack_at<S, kN>(x, at), pack_at<S, kN>(g, at), at, 0);
@@ -229,15 +189,16 @@ __global__ void __launch_bounds__(kBackwardThreads<kGroup>, kBackwardBlocks<S, k
     });
     if (a.out == nullptr) continue;
     sum_group<kGroup>(sums);
-    const C along = sums[0] / count * scale, shift = a.centered ? sums[1] / count : C{};
+    const C along = sums[0] / count, shift = a.centered ? sums[1] / count : C{};
     S* const out = a.out + row * a.columns;
     each([&](const Pack<S, kN>& xs, const Pack<S, kN>& gs, std::int64_t at, int) {
       const auto weight = pack_at<S, kN>(a.weight, at);
       Pack<S, kN> made;
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
-        const C gw = widen(gs.at[i]) * widen(weight.at[i]);
-        made.at[i] = convert<S>(scale * (gw - shift - (widen(xs.at[i]) - mean) * along));
+        const C normal = (widen(xs.at[i]) - mean) * scale;
+        made.at[i] =
+            convert<S>(scale * (widen(gs.at[i]) * widen(weight.at[i]) - shift - normal * along));
       }
       reinterpret_cast<Pack<S, kN>*>(out)[at] = made;
     });
@@ -420,8 +381,8 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
       const auto all = [&](auto group) {
         constexpr int kGroup = decltype(group)::value, kThreads = kBackwardThreads<kGroup>;
         if (a.columns > kN * kKept<S, kGroup> * kGroup) return false;
-        const std::int64_t blocks = std::min(processors * kBackwardBlocks<S, kN, kGroup>,
-                                             ceil_div(a.rows, kThreads / kGroup));
+        const std::int64_t blocks =
+            std::min(processors * kBackwardBlocks<kGroup>, ceil_div(a.rows, kThreads / kGroup));
         const Scratch parts(context, bytes(blocks));
         launch(context, op, &normalize_rows_backward<S, kN, kGroup, true>,
                static_cast<unsigned>(blocks), kThreads, 0, a, Parts<C>{parts.as<C>()});
