@@ -201,7 +201,7 @@ inline std::vector<StructuredCase> structured_cases() {
   unary(#function, Op, {2, 3}, [](V x) { return autograd::function(x, 0, false); }); \
   unary(#function, Op, {2, 3, 2}, [](V x) { return autograd::function(x, {0, -1}, false); });
   LMP_REDUCTION(sum, "Sum")
-  LMP_REDUCTION(mean, "Sum")
+  LMP_REDUCTION(mean, "Mean")
   LMP_REDUCTION(prod, "Prod")
   LMP_REDUCTION(max, "Extreme")
   LMP_REDUCTION(min, "Extreme")

@@ -181,10 +181,32 @@ void join_parts(ForwardFn join, std::byte* parts, std::int64_t n, std::int64_t s
     }
 }
 
+namespace {
+
+void reduce_mean(const Tensor& out, const Tensor& x) {
+  const Tensor target = compute_target(out);
+  const bool narrow = !target.shares_storage(out);
+  reduce(table::Reduction::Sum, target, narrow ? x.astype(target.type()) : x, {});
+  const double n = static_cast<double>(x.numel()) / static_cast<double>(out.numel());
+  const tensor::detail::Operand terms[2] = {target, tensor::Number(n)};
+  forward(OpId::Div, target.type(), target, terms, 2);
+  if (narrow) copy(out, target);
+}
+
+void reduce_deviations(const Tensor& out, const Tensor& x) {
+  const Tensor mean = tensor::detail::allocate(out.shape(), out.type(), out.device());
+  reduce_mean(mean, x);
+  reduce(table::Reduction::Squares, out, x, mean);
+}
+
+}  // namespace
+
 void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
   const auto outputs = static_cast<std::int64_t>(out.numel());
   const auto total = static_cast<std::int64_t>(x.numel());
   if (outputs == 0) return;
+  if (reduction == table::Reduction::Mean) return reduce_mean(out, x);
+  if (reduction == table::Reduction::Deviations) return reduce_deviations(out, x);
   if (total == 0) return fill(out, reduction == table::Reduction::Prod ? 1 : 0);
 
   const Reducer r(reduction, x.type(), out.type(), with);

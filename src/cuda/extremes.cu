@@ -47,6 +47,8 @@ struct ExtremeOf {
   using Next = ExtremeOf;
   static constexpr With kWith = With::Nothing;
   static constexpr int kChains = 4;
+  static constexpr bool kRuns = false;
+  static constexpr bool kDivides = false;
   static constexpr bool kSameType = true;
   template <class S>
   static constexpr bool fast() {
@@ -55,6 +57,12 @@ struct ExtremeOf {
   __device__ static T identity() { return least<T>(); }
   __device__ static T weight(bool flip) { return flip_of<T>(flip); }
   __device__ static T join(T a, T b) {
+#if __CUDA_ARCH__ >= 800
+    if constexpr (std::is_same_v<T, float>) {
+      asm("max.NaN.f32 %0, %0, %1;" : "+f"(a) : "f"(b));
+      return a;
+    }
+#endif
     const T larger = b > a ? b : a;
     return is_nan(b) ? b : larger;  // a that is NaN stays
   }
@@ -84,7 +92,14 @@ struct PlaceOf {
   using Value = T;
   using Next = PlaceOf;
   static constexpr With kWith = With::Nothing;
+  /// The same of a thread, counted in its own elements.
+  struct Run {
+    T value;
+    int turn;
+  };
   static constexpr int kChains = 1;  // elements come in their order
+  static constexpr bool kRuns = true;
+  static constexpr bool kDivides = false;
   static constexpr bool kSameType = true;
   template <class S>
   static constexpr bool fast() {
@@ -101,6 +116,17 @@ struct PlaceOf {
   __device__ static void extend(Acc& a, T x, T by, std::int64_t at) {
     x = flipped(x, by);
     if (beats(x, a.value)) a = {x, at};
+  }
+  __device__ static Run none() { return {least<T>(), -1}; }
+  __device__ static void begin(Run&, T) {}
+  __device__ static void take(Run& a, T x, T by, int turn) {
+    x = flipped(x, by);
+    const bool more = !(x <= a.value) & !is_nan(a.value);
+    a.value = more ? x : a.value;
+    a.turn = more ? turn : a.turn;
+  }
+  __device__ static Acc made(const Run& a, int, std::int64_t at, std::int64_t step) {
+    return {a.value, a.turn < 0 ? kNowhere : at + a.turn * step};
   }
   __device__ static Acc finished(const Acc& a, bool) { return a; }  // the next pass joins them
   /// Where no element is more than the least, the first one is what is looked for.

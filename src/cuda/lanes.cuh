@@ -12,8 +12,6 @@ namespace lmp::cuda {
 
 /// Threads in a block of the kernels here.
 inline constexpr int kBlockThreads = 256;
-/// Blocks that keep a multiprocessor busy.
-inline constexpr std::int64_t kBlocksEach = 8;
 /// Most parts that work is cut into, a grid's extent in y.
 inline constexpr std::int64_t kMostParts = 65535;
 /// Bytes that a thread moves at a time.
@@ -121,8 +119,8 @@ __device__ __forceinline__ A join_columns(A v, int width, A* shared) {
   return v;
 }
 
-/// A pack of kPackBytes at an aligned address, moved by one instruction, which the compiler does not
-/// take apart where another branch moves elements.
+/// A pack of kPackBytes at an aligned address, moved by one instruction, which the compiler does
+/// not take apart where another branch moves elements.
 template <class S, int kN>
 __device__ __forceinline__ Pack<S, kN> load_whole(const S* from) {
   if constexpr (sizeof(Pack<S, kN>) == kPackBytes)

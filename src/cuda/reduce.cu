@@ -15,13 +15,15 @@ template <class T>
 inline constexpr bool kIsWhole = std::is_integral_v<T>;
 
 /// Sums in T, of integers in Int64, which wraps.
-template <class T, class Joiner>
+template <class T, class Joiner, With kWhich = With::Nothing, bool kDivided = false>
 struct Accumulated {
   using Acc = T;
   using Value = T;
   using Next = Joiner;
-  static constexpr With kWith = With::Nothing;
+  static constexpr With kWith = kWhich;
   static constexpr int kChains = kIsWhole<T> ? 1 : 4;
+  static constexpr bool kRuns = false;
+  static constexpr bool kDivides = kDivided;
   static constexpr bool kSameType = false;
   template <class S>
   static constexpr bool fast() {
@@ -35,12 +37,10 @@ struct Accumulated {
 };
 
 template <class T>
-struct SumOf : Accumulated<T, SumOf<T>> {
+struct SumOf : Accumulated<T, SumOf<T>, With::Nothing, !kIsWhole<T>> {
   template <class S>
   static constexpr bool fast() {
-    return std::is_same_v<T, double> ? std::is_same_v<S, double>
-           : kIsWhole<T>             ? kIsWhole<S>
-                                     : !std::is_same_v<S, double>;
+    return kIsWhole<T> ? kIsWhole<S> : std::is_same_v<Computed<S>, T>;
   }
   __device__ static T identity() { return T{0}; }
   __device__ static T join(T a, T b) {
@@ -66,8 +66,7 @@ struct ProdOf : Accumulated<T, ProdOf<T>> {
 
 /// Sums of terms.
 template <class T, With kWhich>
-struct Summed : Accumulated<T, SumOf<T>> {
-  static constexpr With kWith = kWhich;
+struct Summed : Accumulated<T, SumOf<T>, kWhich> {
   __device__ static T identity() { return T{0}; }
   __device__ static T join(T a, T b) { return a + b; }
 };
@@ -99,12 +98,70 @@ struct ProductsOf : Summed<T, With::Element> {
   __device__ static void extend(T& a, T x, T other, std::int64_t) { a += x * other; }
 };
 
+/// The mean of some elements, and the sum of the squares of their differences from it.
+template <class T>
+struct alignas(4 * sizeof(T)) Moments {
+  T count, mean, squares;
+};
+template <class T>
+__device__ __forceinline__ Moments<T> shuffled(const Moments<T>& v, int by) {
+  return {cuda::shuffled(v.count, by), cuda::shuffled(v.mean, by), cuda::shuffled(v.squares, by)};
+}
+
+/// Joined after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
+/// sample variances", 1979. A thread's are relative to its first element, so that little cancels.
+template <class T>
+struct DeviationsOf {
+  using Acc = Moments<T>;
+  using Value = T;
+  using Next = DeviationsOf;
+  struct Run {
+    T first, sum, squares;
+  };
+  static constexpr With kWith = With::Nothing;
+  static constexpr int kChains = 1;
+  static constexpr bool kRuns = true;
+  static constexpr bool kDivides = false;
+  static constexpr bool kSameType = false;
+  template <class S>
+  static constexpr bool fast() {
+    return std::is_same_v<Computed<S>, T>;
+  }
+  __device__ static Acc identity() { return {T{0}, T{0}, T{0}}; }
+  __device__ static T weight(bool) { return T{}; }
+  __device__ static Acc join(const Acc& a, const Acc& b) {
+    if (a.count == 0) return b;
+    if (b.count == 0) return a;
+    const T count = a.count + b.count, apart = b.mean - a.mean, part = b.count / count;
+    return {count, a.mean + apart * part, a.squares + b.squares + apart * apart * a.count * part};
+  }
+  __device__ static void extend(Acc& a, T x, T, std::int64_t) { a = join(a, {T{1}, x, T{0}}); }
+  __device__ static Run none() { return {T{0}, T{0}, T{0}}; }
+  __device__ static void begin(Run& a, T x) { a.first = x; }
+  __device__ static void take(Run& a, T x, T, int) {
+    x -= a.first;
+    a.sum += x;
+    a.squares += x * x;
+  }
+  __device__ static Acc made(const Run& a, int count, std::int64_t, std::int64_t) {
+    if (count == 0) return identity();
+    const T n = static_cast<T>(count), mean = a.sum / n, squares = a.squares - a.sum * mean;
+    return {n, a.first + mean, squares < 0 ? T{0} : squares};
+  }
+  __device__ static Acc finished(const Acc& a, bool) { return a; }
+  __device__ static void store(void* data, DataType type, std::int64_t i, const Acc& a) {
+    // A single infinite element has no deviation, but no mean to have it from either.
+    store_computed(data, type, i, a.squares + (a.mean - a.mean));
+  }
+};
+
 template <template <class> class Op>
-void fold_floating(const char* name, const Tensor& out, const Tensor& x, const Tensor& with) {
+void fold_floating(const char* name, const Tensor& out, const Tensor& x, const Tensor& with,
+                   double divisor = 1) {
   if (compute_type(out.type()) == DataType::Float64)
-    fold<Op<double>>(name, out, x, with);
+    fold<Op<double>>(name, out, x, with, false, divisor);
   else
-    fold<Op<float>>(name, out, x, with);
+    fold<Op<float>>(name, out, x, with, false, divisor);
 }
 template <template <class> class Op>
 void fold_sum(const char* name, const Tensor& out, const Tensor& x) {
@@ -118,7 +175,10 @@ void fold_sum(const char* name, const Tensor& out, const Tensor& x) {
 
 void reduce(Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
   if (out.numel() == 0) return;
-  if (x.numel() == 0) return fill(out, reduction == Reduction::Prod ? 1 : 0);
+  if (x.numel() == 0)
+    return fill(out, reduction == Reduction::Prod   ? 1
+                     : reduction == Reduction::Mean ? std::numeric_limits<double>::quiet_NaN()
+                                                    : 0);
   switch (reduction) {
     case Reduction::Sum:
       return fold_sum<SumOf>("sum", out, x);
@@ -131,6 +191,11 @@ void reduce(Reduction reduction, const Tensor& out, const Tensor& x, const Tenso
       return fold_floating<SquaresOf>("squares", out, x, with);
     case Reduction::Exps:
       return fold_floating<ExpsOf>("exps", out, x, with);
+    case Reduction::Mean:
+      return fold_floating<SumOf>(
+          "mean", out, x, {}, static_cast<double>(x.numel()) / static_cast<double>(out.numel()));
+    case Reduction::Deviations:
+      return fold_floating<DeviationsOf>("deviations", out, x, {});
     case Reduction::Equals:
       return fold_floating<EqualsOf>("equals", out, x, with);
     default:

@@ -35,7 +35,12 @@ void reduce_extremes(bool largest, const Tensor& out, const Tensor& x);
 //   Next            the op that joins accumulators
 //   kWith           what goes with the elements
 //   kChains         accumulators that a thread has for each of its results
+//   kRuns           whether threads make a Run of their elements, none() at first:
+//                   begin(run, x) at the first of them, take(run, x, w, turn) of each, counted from
+//                   0, and made(run, count, at, step) in the end, where element `turn` is at + turn
+//                   * step
 //   kSameType       whether elements are only of types that are computed in Value
+//   kDivides        whether results are divided by the target's divisor
 //   fast<S>()       whether there are kernels for dense elements of S
 //   identity(), join(a, b)
 //   extend(a, x, w, at)   joins to `a` element x, which is at `at` along the axis and comes later
@@ -53,12 +58,15 @@ struct Target {
   bool parts;
   std::int64_t step;
   bool flip;
+  double divisor;  // of a mean
   template <class Op>
   __device__ __forceinline__ void put(std::int64_t part, std::int64_t at,
                                       const typename Op::Acc& a) const {
     const auto value = Op::finished(a, flip);
     if (parts)
       static_cast<typename Op::Acc*>(data)[part * step + at] = value;
+    else if constexpr (Op::kDivides)
+      Op::store(data, type, at, value / static_cast<typename Op::Acc>(divisor));
     else
       Op::store(data, type, at, value);
   }
@@ -89,6 +97,47 @@ __device__ __forceinline__ void extend(typename Op::Acc& a, S x, typename Op::Va
     Op::extend(a, convert<typename Op::Value>(x), w, at);
 }
 
+/// Whether threads that read elements of S make runs: not of accumulators.
+template <class Op, class S>
+inline constexpr bool kRunsOf = Op::kRuns && !std::is_same_v<S, typename Op::Acc>;
+
+/// `kCount` accumulators of a thread, or what it has of runs.
+template <class Op, class S, int kCount, bool = kRunsOf<Op, S>>
+struct Chains {
+  typename Op::Acc at[kCount];
+  __device__ __forceinline__ Chains() {
+#pragma unroll
+    for (int c = 0; c < kCount; ++c) at[c] = Op::identity();
+  }
+  __device__ __forceinline__ void begin(const S*) {}
+  __device__ __forceinline__ void take(int c, S x, typename Op::Value w, int) {
+    extend<Op>(at[c], x, w, 0);
+  }
+  __device__ __forceinline__ typename Op::Acc made(int c, int, std::int64_t, std::int64_t) const {
+    return at[c];
+  }
+};
+template <class Op, class S, int kCount>
+struct Chains<Op, S, kCount, true> {
+  using V = typename Op::Value;
+  typename Op::Run at[kCount];
+  __device__ __forceinline__ Chains() {
+#pragma unroll
+    for (int c = 0; c < kCount; ++c) at[c] = Op::none();
+  }
+  __device__ __forceinline__ void begin(const S* first) {
+#pragma unroll
+    for (int c = 0; c < kCount; ++c) Op::begin(at[c], convert<V>(first[c]));
+  }
+  __device__ __forceinline__ void take(int c, S x, V w, int turn) {
+    Op::take(at[c], convert<V>(x), w, turn);
+  }
+  __device__ __forceinline__ typename Op::Acc made(int c, int count, std::int64_t first,
+                                                   std::int64_t step) const {
+    return Op::made(at[c], count, first, step);
+  }
+};
+
 /// Element i of an array of a type that the op takes.
 template <class Op>
 __device__ __forceinline__ typename Op::Value load_value(const void* from, DataType type,
@@ -109,23 +158,27 @@ __device__ __forceinline__ typename Op::Value load_value(const void* from, DataT
 
 /// Packs, or elements where they lie apart, that a thread has in flight.
 inline constexpr int kInFlight = 4;
+/// Blocks that a multiprocessor runs at a time, as registers for packs of S allow.
+template <class S>
+inline constexpr int kResident = sizeof(S) == 4 || sizeof(S) == 8 ? 4
+                                 : sizeof(S) == 2                 ? 3
+                                                                  : 2;
 
 /// Row r of `outer` is n elements; `lanes` threads share a part of it.
 template <class Op, class S>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, kResident<S>)
     reduce_rows(const Target out, const S* x, const typename Op::Value* with, const Loop<3> outer,
                 std::int64_t n, std::int64_t piece, int lanes) {
   using A = typename Op::Acc;
   using V = typename Op::Value;
-  constexpr int kN = kPackOf<S>, kChains = Op::kChains < kN ? Op::kChains : kN;
+  constexpr int kN = kPackOf<S>;
+  constexpr int kChains = kRunsOf<Op, S> || Op::kChains > kN ? kN : Op::kChains;
   __shared__ A shared[kBlockThreads / 32];
   const int lane = static_cast<int>(threadIdx.x) & (lanes - 1);
   const std::uint32_t row = blockIdx.x * (kBlockThreads / lanes) + threadIdx.x / lanes;
   const bool here = row < outer.numel;
   std::int64_t offset[3] = {};
-  A sums[kChains];
-#pragma unroll
-  for (int c = 0; c < kChains; ++c) sums[c] = Op::identity();
+  A total = Op::identity();
   if (here) {
     outer.locate(row, offset);
     const std::int64_t begin = blockIdx.y * piece;
@@ -137,7 +190,7 @@ __global__ void __launch_bounds__(kBlockThreads)
     if constexpr (Op::kWith == With::Element) weights = with + offset[2] + begin;
     const auto single = [&](std::int64_t i) {
       if constexpr (Op::kWith == With::Element) w = weights[i];
-      extend<Op>(sums[0], from[i], w, begin + i);
+      extend<Op>(total, from[i], w, begin + i);
     };
 
     const int skew = static_cast<int>(reinterpret_cast<std::uintptr_t>(from) / sizeof(S) % kN);
@@ -145,6 +198,8 @@ __global__ void __launch_bounds__(kBlockThreads)
     if (head > count) head = count;
     for (std::int64_t i = lane; i < head; i += lanes) single(i);
     const std::int64_t packs = (count - head) / kN;
+    Chains<Op, S, kChains> chains;
+    int taken = 0;
     for (std::int64_t p = lane; p < packs; p += kInFlight * lanes) {
       Pack<S, kN> loaded[kInFlight];
       Pack<V, Op::kWith == With::Element ? kN : 1> weight[kInFlight];
@@ -152,10 +207,11 @@ __global__ void __launch_bounds__(kBlockThreads)
       for (int j = 0; j < kInFlight; ++j) {
         const std::int64_t q = p + j * lanes;
         if (q >= packs) continue;
-        loaded[j] = reinterpret_cast<const Pack<S, kN>*>(from + head)[q];
+        loaded[j] = load_whole<S, kN>(from + head + q * kN);
         if constexpr (Op::kWith == With::Element)
-          weight[j] = reinterpret_cast<const Pack<V, kN>*>(weights + head)[q];
+          weight[j] = load_whole<V, kN>(weights + head + q * kN);
       }
+      if (kRunsOf<Op, S> && taken == 0) chains.begin(loaded[0].at);
 #pragma unroll
       for (int j = 0; j < kInFlight; ++j) {
         const std::int64_t q = p + j * lanes;
@@ -163,15 +219,18 @@ __global__ void __launch_bounds__(kBlockThreads)
 #pragma unroll
         for (int k = 0; k < kN; ++k) {
           if constexpr (Op::kWith == With::Element) w = weight[j].at[k];
-          extend<Op>(sums[k % kChains], loaded[j].at[k], w, begin + head + q * kN + k);
+          chains.take(k % kChains, loaded[j].at[k], w, taken);
         }
+        ++taken;
       }
     }
     for (std::int64_t i = head + packs * kN + lane; i < count; i += lanes) single(i);
-  }
 #pragma unroll
-  for (int c = 1; c < kChains; ++c) sums[0] = Op::join(sums[0], sums[c]);
-  const A total = join_lanes<Op>(sums[0], lanes, shared);
+    for (int c = 0; c < kChains; ++c)
+      total = Op::join(total, chains.made(c, taken, begin + head + lane * kN + c,
+                                          static_cast<std::int64_t>(lanes) * kN));
+  }
+  total = join_lanes<Op>(total, lanes, shared);
   if (here && lane == 0) out.put<Op>(blockIdx.y, offset[1], total);
 }
 
@@ -187,13 +246,12 @@ struct Columns {
 };
 
 template <class Op, class S>
-__global__ void __launch_bounds__(kBlockThreads)
+__global__ void __launch_bounds__(kBlockThreads, kResident<S>)
     reduce_columns(const Target out, const S* x, const typename Op::Value* with,
                    const Loop<3> outer, const Columns c) {
   using A = typename Op::Acc;
   using V = typename Op::Value;
   constexpr int kN = kPackOf<S>;
-  constexpr int kChains = std::is_floating_point_v<A> && Op::kChains > 1 ? kInFlight : 1;
   __shared__ A shared[kBlockThreads];
   const int t = static_cast<int>(threadIdx.x);
   const int lane = t / c.threads, lanes = kBlockThreads / c.threads;
@@ -202,11 +260,9 @@ __global__ void __launch_bounds__(kBlockThreads)
   const std::int64_t left = c.width - column;
   std::int64_t offset[3] = {};
   outer.locate(blockIdx.x / c.tiles, offset);
-  A sums[kChains][kN];
-#pragma unroll
-  for (int j = 0; j < kChains; ++j)
-#pragma unroll
-    for (int k = 0; k < kN; ++k) sums[j][k] = Op::identity();
+  const std::int64_t begin = blockIdx.y * c.piece;
+  Chains<Op, S, kN> chains;
+  int taken = 0;
 
   if (left > 0) {
     const S* const from = x + offset[0] + column;
@@ -218,7 +274,6 @@ __global__ void __launch_bounds__(kBlockThreads)
       for (int k = 0; k < kN; ++k)
         if (k < left) w[k] = with[offset[2] + (column + k) * c.with_stride];
     }
-    const std::int64_t begin = blockIdx.y * c.piece;
     const std::int64_t end = c.rows - begin < c.piece ? c.rows : begin + c.piece;
     for (std::int64_t r = begin + lane; r < end; r += kInFlight * lanes) {
       Pack<S, kN> loaded[kInFlight];
@@ -232,6 +287,7 @@ __global__ void __launch_bounds__(kBlockThreads)
           weight[j] =
               load_part<V>(with + offset[2] + column + row * c.row_stride, c.whole, left, V{});
       }
+      if (kRunsOf<Op, S> && taken == 0) chains.begin(loaded[0].at);
 #pragma unroll
       for (int j = 0; j < kInFlight; ++j) {
         const std::int64_t row = r + j * lanes;
@@ -239,17 +295,15 @@ __global__ void __launch_bounds__(kBlockThreads)
 #pragma unroll
         for (int k = 0; k < kN; ++k) {
           if constexpr (Op::kWith == With::Element) w[k] = weight[j].at[k];
-          extend<Op>(sums[j % kChains][k], loaded[j].at[k], w[k], row);
+          chains.take(k, loaded[j].at[k], w[k], taken);
         }
+        ++taken;
       }
     }
   }
 #pragma unroll
   for (int k = 0; k < kN; ++k) {
-    A total = sums[0][k];
-#pragma unroll
-    for (int j = 1; j < kChains; ++j) total = Op::join(total, sums[j][k]);
-    total = join_columns<Op>(total, c.threads, shared);
+    const A total = join_columns<Op>(chains.made(k, taken, begin + lane, lanes), c.threads, shared);
     if (lane == 0 && k < left)
       out.put<Op>(blockIdx.y, offset[1] + (column + k) * c.out_stride, total);
   }
@@ -311,6 +365,7 @@ struct Reduce {
   void* out;
   DataType out_type;
   bool flip;
+  double divisor;
   Iteration loop;
 
   bool reduces(int axis) const { return loop.strides[1][axis] == 0; }
@@ -319,11 +374,12 @@ struct Reduce {
 
 /// How many parts the work of `blocks` blocks is cut into: at most `most`, so that the machine is
 /// busy, and more where a thread would add up to `adds` packs one after the other.
-inline std::int64_t parts_for(const Context& context, std::int64_t blocks, std::int64_t most,
-                              std::int64_t adds) {
-  const std::int64_t wanted = properties(context.index).multiprocessors * kBlocksEach / blocks;
-  const std::int64_t parts = std::max(std::min(wanted, most), ceil_div(adds, 1024));
-  return std::clamp<std::int64_t>(parts, 1, kMostParts);
+inline std::int64_t parts_for(const Context& context, int resident, std::int64_t blocks,
+                              std::int64_t most, std::int64_t adds) {
+  const std::int64_t parts =
+      parts_that_fill(blocks, properties(context.index).multiprocessors * resident,
+                      std::clamp<std::int64_t>(most, 1, kMostParts));
+  return std::min(std::max(parts, ceil_div(adds, 1024)), kMostParts);
 }
 
 template <class Op, class S>
@@ -339,13 +395,13 @@ struct Parts {
   Parts(const Context& context, std::int64_t parts, const Iteration& rest)
       : count(parts), memory(context, static_cast<std::size_t>(parts * rest.numel) * sizeof(Acc)) {}
   /// Has the operand for outputs go there.
-  Target target(Iteration& rest, bool flip) const {
+  Target target(Iteration& rest, const Reduce<typename Op::Value>& pass) const {
     std::int64_t step = 1;
     for (int d = rest.ndim - 1; d >= 0; --d) {
       rest.strides[1][d] = step;
       step *= rest.sizes[d];
     }
-    return {memory.as<void>(), DataType::Float32, true, step, flip};
+    return {memory.as<void>(), DataType::Float32, true, step, pass.flip, pass.divisor};
   }
   void join(const Context& context, const Reduce<typename Op::Value>& from,
             const Iteration& rest) const {
@@ -360,7 +416,7 @@ struct Parts {
     strides[0] = tensor::detail::dense_strides(Shape(shape));
     fold_dense<typename Op::Next, Acc>(
         context, {from.name, memory.as<void>(), nullptr, from.out, from.out_type, from.flip,
-                  Iteration(Shape(shape), strides, true)});
+                  from.divisor, Iteration(Shape(shape), strides, true)});
   }
 };
 
@@ -370,10 +426,11 @@ void run_pass(const Context& context, const Reduce<typename Op::Value>& pass, co
               std::int64_t parts, Launch&& launch_on) {
   bool last = parts == 1;
   for (int d = 0; d < rest.ndim; ++d) last &= rest.strides[1][d] != 0;
-  if (last) return launch_on(Target{pass.out, pass.out_type, false, 0, pass.flip}, rest);
+  if (last)
+    return launch_on(Target{pass.out, pass.out_type, false, 0, pass.flip, pass.divisor}, rest);
   const Parts<Op> made(context, parts, rest);
   Iteration loop = rest;
-  const Target target = made.target(loop, pass.flip);
+  const Target target = made.target(loop, pass);
   launch_on(target, loop);
   made.join(context, pass, rest);
 }
@@ -398,9 +455,9 @@ void fold_rows(const Context& context, const Reduce<typename Op::Value>& pass) {
   if (lanes > 32) lanes = n <= 65536 && rest.numel >= 16 * multiprocessors ? 32 : kBlockThreads;
   const std::int64_t each = kBlockThreads / lanes, blocks = ceil_div(rest.numel, each);
   const std::int64_t parts =
-      lanes < kBlockThreads
-          ? 1
-          : parts_for(context, blocks, packs / (2 * kInFlight * kBlockThreads), packs / lanes);
+      lanes < kBlockThreads ? 1
+                            : parts_for(context, kResident<S>, blocks,
+                                        packs / (2 * kInFlight * kBlockThreads), packs / lanes);
   const std::int64_t whole = kBlockThreads * kPackOf<S>;
   const std::int64_t piece = parts == 1 ? n : ceil_div(ceil_div(n, parts), whole) * whole;
   run_pass<Op>(context, pass, rest, ceil_div(n, piece),
@@ -423,7 +480,7 @@ void fold_columns(const Context& context, const Reduce<typename Op::Value>& pass
   for (int d = 0; d < pass.loop.ndim; ++d)
     if (pass.reduces(d) && (axis < 0 || pass.loop.sizes[d] > pass.loop.sizes[axis])) axis = d;
   const Iteration rest = without(pass.loop, axis);
-  const int inner = rest.ndim - 1;
+  const int inner = rest.ndim - 1, multiprocessors = properties(context.index).multiprocessors;
   Columns c{};
   c.rows = pass.loop.sizes[axis];
   c.row_stride = pass.loop.strides[0][axis];
@@ -433,13 +490,17 @@ void fold_columns(const Context& context, const Reduce<typename Op::Value>& pass
     while (c.threads < kBlockThreads && c.threads < packs &&
            c.rows * c.threads < kInFlight * kBlockThreads)
       c.threads *= 2;
+    // What parts leave is few rows, which more blocks share better than more parts.
+    while (c.threads > 4 && c.rows <= 2048 && c.rows * c.threads > 2 * kInFlight * kBlockThreads &&
+           rest.numel / width * ceil_div(packs, c.threads) < multiprocessors)
+      c.threads /= 2;
     c.tiles = static_cast<std::uint32_t>(ceil_div(packs, c.threads));
   };
   cut(rest.sizes[inner]);
   const std::int64_t blocks = rest.numel / rest.sizes[inner] * c.tiles;
   const std::int64_t lanes = kBlockThreads / c.threads;
   const std::int64_t parts =
-      parts_for(context, blocks, c.rows / (2 * kInFlight * lanes), c.rows / lanes);
+      parts_for(context, kResident<S>, blocks, c.rows / (2 * kInFlight * lanes), c.rows / lanes);
   c.piece = ceil_div(c.rows, parts);
   c.whole = c.row_stride % kN == 0;
   for (int d = 0; d < inner; ++d) c.whole &= rest.strides[0][d] % kN == 0;
@@ -498,7 +559,7 @@ void fold_strided(const Context& context, const Reduce<typename Op::Value>& pass
   std::int64_t chunks = 0;  // of the reduced axes, that a launch takes
   for_parts(reduced, [&](const Iteration&, const std::int64_t*) { ++chunks; });
   const std::int64_t most = std::min(reduced.numel, kLaunchElements) / (4 * kInFlight * lanes);
-  const std::int64_t parts = parts_for(context, blocks, most, most * 4 * kInFlight);
+  const std::int64_t parts = parts_for(context, 8, blocks, most, most * 4 * kInFlight);
 
   const auto launch_on = [&](const Target& to, const Iteration& outputs) {
     std::int64_t chunk = 0;
@@ -525,7 +586,7 @@ void fold_strided(const Context& context, const Reduce<typename Op::Value>& pass
 /// Reduces x, over the axes of size 1 in out.
 template <class Op>
 void fold(const char* name, const Tensor& out, const Tensor& x, const Tensor& with,
-          bool flip = false) {
+          bool flip = false, double divisor = 1) {
   using V = typename Op::Value;
   constexpr bool kByElement = Op::kWith == With::Element;
   const Context context(out.device());
@@ -539,6 +600,7 @@ void fold(const char* name, const Tensor& out, const Tensor& x, const Tensor& wi
                        out.data(),
                        out.type(),
                        flip,
+                       divisor,
                        Iteration(x.shape(), strides, true)};
   bool fits = pass.loop.ndim > 0 && pass.loop.strides[0][pass.inner()] == 1, reduces = false;
   for (int d = 0; d < pass.loop.ndim; ++d) {

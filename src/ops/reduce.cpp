@@ -73,6 +73,8 @@ Tensor Sum::spread(const Tensor& g, const Shape& shape) {
   return out;
 }
 
+Tensor Mean::forward(const Tensor& x) const { return reduced(Reduction::Mean, x, over, x.type()); }
+
 Tensor Prod::forward(const Tensor& x) const {
   return reduced(Reduction::Prod, x, over, sum_type(x.type()));
 }
@@ -82,8 +84,7 @@ Tensor Extreme::forward(const Tensor& x) const {
 }
 
 Tensor mean_of(const Tensor& x, const Over& over) {
-  return reduced(Reduction::Sum, x, {over.mask}, at_least_float(x)) /
-         static_cast<double>(over.count(x.shape()));
+  return reduced(Reduction::Mean, x, {over.mask}, at_least_float(x));
 }
 
 Tensor Var::forward(const Tensor& x) const { return in(x, float_type(x)); }
@@ -93,7 +94,7 @@ Tensor Var::in(const Tensor& x, DataType type) const {
   if (n <= 0)
     return tensor::full(over.shape(x.shape()), std::numeric_limits<double>::quiet_NaN(), x.device(),
                         type);
-  const Tensor squares = reduced(Reduction::Squares, x, over, at_least_float(x), mean_of(x, over));
+  const Tensor squares = reduced(Reduction::Deviations, x, over, at_least_float(x));
   return (squares / static_cast<double>(n)).astype(type);
 }
 

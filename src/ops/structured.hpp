@@ -209,6 +209,22 @@ struct Sum {
   static Variable spread(const Variable& g, const Shape& shape) { return broadcast_to(g, shape); }
 };
 
+/// Of floating elements; integers add up exactly first. Halves are divided before they are rounded.
+struct Mean {
+  static constexpr unsigned saves = 0;
+  static constexpr const char* name = "mean";
+  static constexpr Tangent tangent = kLinear;
+  Over over;
+  Tensor forward(const Tensor& x) const;
+  Mean shifted(std::int64_t) const { return {over.shifted()}; }
+  template <class V>
+  void vjp(const Saves<V>& s, const V& g) const {
+    const Shape& shape = s.pass.shape(0);
+    const auto n = static_cast<double>(over.count(shape));
+    s.pass.add(0, Sum::spread(over.kept(g / n, shape), shape));
+  }
+};
+
 /// A reduction whose derivative is an element for an element says `weigh(x, y, g)`: g times the
 /// derivative, for the result y with the reduced axes at size 1. With a gradient for g that is the
 /// gradient; with a tangent, the sum of it is the tangent.

@@ -104,7 +104,16 @@ void fill(const Tensor& to, Number value) {
 
 void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
   static constexpr std::array<const char*, table::kReductions> kNames = {
-      "sum", "prod", "max", "min", "sum of squares", "sum of exp", "count", "sum of products"};
+      "sum",
+      "prod",
+      "max",
+      "min",
+      "sum of squares",
+      "sum of exp",
+      "count",
+      "sum of products",
+      "mean",
+      "sum of squared deviations"};
   const KernelScope scope(kNames[static_cast<std::size_t>(reduction)], out.type(),
                           {&out, &x, &with});
   scope->reduce(reduction, out, x, with);
