@@ -49,8 +49,8 @@ inline int serve(const std::vector<Row>& rows, const Body& wait = nullptr) {
           body = nullptr;
           body = rows.at(index).setup();
           current = index;
-          // Warm: pages, caches, clocks, primitives that are made for a shape, on a GPU after it was
-          // met a few times.
+          // Warm: pages, caches, clocks, primitives that are made for a shape, on a GPU after it
+          // was met a few times.
           for (int i = 0; i < (wait ? 8 : 1); ++i) body();
           count = 1;
           double took = seconds_of(body, count, wait);

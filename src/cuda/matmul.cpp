@@ -17,6 +17,7 @@
 #include "cuda/backend.hpp"
 #include "cuda/capture.hpp"
 #include "lamppp/error.hpp"
+#include "tensor/constant.hpp"
 #include "tensor/format.hpp"
 
 namespace lmp::cuda {
@@ -503,10 +504,12 @@ void multiply_batches(const Context& context, const MatmulArgs& args) {
   }
 }
 
-// The epilogue that ends with this, DEFAULT where there is none.
-cublasLtEpilogue_t epilogue_of(bool biased, OpId activation) {
+// The epilogue that ends with this, DEFAULT where there is none. That of relu makes 0 of a NaN in
+// some of the kernels for halves.
+cublasLtEpilogue_t epilogue_of(bool biased, OpId activation, DataType type) {
   switch (activation) {
     case OpId::Relu:
+      if (type != tensor::detail::compute_type(type)) return CUBLASLT_EPILOGUE_DEFAULT;
       return biased ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
     case OpId::GeluTanh:
       return biased ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
@@ -539,7 +542,7 @@ void matmul(const Tensor& out, const Tensor& a, const Tensor& b) {
 void linear(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias,
             OpId activation) {
   if (out.numel() == 0) return;
-  const cublasLtEpilogue_t epilogue = epilogue_of(bias.defined(), activation);
+  const cublasLtEpilogue_t epilogue = epilogue_of(bias.defined(), activation, out.type());
   const void* const added = bias.defined() ? bias.data() : nullptr;
   const bool aligned = reinterpret_cast<std::uintptr_t>(added) % 16 == 0;
   if (epilogue != CUBLASLT_EPILOGUE_DEFAULT && aligned && x.shape().back() > 0 && takes(x) &&

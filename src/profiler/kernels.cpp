@@ -252,7 +252,8 @@ void dropout(const Tensor& out, const Tensor& x, double keep, std::uint64_t seed
 // A step has as many tensors as a model has parameters: they are not listed.
 void use_all(KernelScope& scope, const std::vector<ParameterUpdate>& updates) {
   for (const ParameterUpdate& u : updates)
-    for (const Tensor* t : {&u.parameter, &u.gradient, &u.first, &u.second, &u.master}) scope.use(t);
+    for (const Tensor* t : {&u.parameter, &u.gradient, &u.first, &u.second, &u.master})
+      scope.use(t);
 }
 
 void sgd_step(const std::vector<ParameterUpdate>& updates, const SgdRule& rule) {
