@@ -149,6 +149,7 @@ class Heap {
   void keep(cudaStream_t stream, bool keep) {
     const std::lock_guard lock(mutex_);
     pool_of(stream).kept = keep;
+    if (!keep && !caching()) release_segments();
   }
 
   void lose() noexcept { lost_ = true; }
@@ -273,7 +274,7 @@ class Heap {
   }
 
   void put_back(Block* block) noexcept {
-    if (!caching()) {
+    if (!caching() && !block->pool->kept) {
       cudaFree(block->data);
       held_ -= block->bytes;
       delete block;
