@@ -7,8 +7,8 @@
 // Float functions on the CPU are straight-line code, selects in place of branches and no calls,
 // which compilers vectorise in a plain loop; a lane and the scalar tail give the same bits. They
 // need -ffp-contract=off, -fno-math-errno, -fno-trapping-math and the default rounding mode.
-// bench/ulp.cpp prints their largest errors. The polynomials are minimax fits made for this file
-// (Remez exchange); for the range reductions see Cody and Waite, "Software Manual for the
+// bench/numerics/ulp.cpp prints their largest errors. The polynomials are minimax fits made for
+// this file (Remez exchange); for the range reductions see Cody and Waite, "Software Manual for the
 // Elementary Functions", and Muller, "Elementary Functions".
 
 using MathU32 = unsigned int;

@@ -1,6 +1,6 @@
 """Writes the table of docs/numerics.md: the largest error of every function, by instruction set.
 
-    numerics.py FOLDER [STRIDE]
+    table.py FOLDER [STRIDE]
 
 FOLDER holds the programs ulp_baseline, ulp_avx2 and ulp_avx512; every STRIDE-th float is tried (7).
 """
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 LEVELS = ("baseline", "avx2", "avx512")
-PAGE = Path(__file__).parent.parent / "docs" / "numerics.md"
-BEGIN, END = "<!-- made by bench/numerics.py -->\n", "<!-- end -->\n"
+PAGE = Path(__file__).parents[2] / "docs" / "numerics.md"
+BEGIN, END = "<!-- made by bench/numerics/table.py -->\n", "<!-- end -->\n"
 
 
 def errors(program, stride):
