@@ -94,7 +94,7 @@ def fraction(row, bandwidth, peak, overhead=0.0):
         # large a part of it.
         size = min(bandwidth, key=lambda n: abs(math.log(row["bytes"] / (10 * n))))
         part = row["written"] / row["bytes"]
-        kind = "read" if part < 0.1 else "triad" if part < 0.4 else "copy"
+        kind = "read" if part < 1 / 6 else "triad" if part < 5 / 12 else "copy"
         there = bandwidth[size]
         best = max(value for name, value in there.items()
                    if name.startswith(kind) or set(there) == {"copy"})

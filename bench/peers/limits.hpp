@@ -33,6 +33,18 @@ inline void triad(float* c, const float* a, const float* b, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) c[i] = a[i] + 3 * b[i];
 }
 
+// Every element of one array, or of two.
+template <int kArrays>
+#if defined(__x86_64__)
+[[gnu::target("avx2")]]
+#endif
+void read(const float* a, const float* b, std::int64_t n) {
+  float sums[64] = {};
+  for (std::int64_t i = 0; i + 64 <= n; i += 64)
+    for (int j = 0; j < 64; ++j) sums[j] += kArrays == 2 ? a[i + j] + b[i + j] : a[i + j];
+  keep(sums);
+}
+
 #if defined(__x86_64__)
 [[gnu::target("avx2")]] inline void copy_streaming(float* to, const float* from, std::int64_t n) {
   std::int64_t i = 0;
@@ -109,10 +121,15 @@ inline void add_limits(std::vector<Row>& rows, int threads) {
       const auto m = std::make_shared<Arrays>(n);
       return [=] {
         on_threads(threads, n, [&](std::int64_t begin, std::int64_t end) {
-          float sums[64] = {};
-          for (std::int64_t i = begin; i + 64 <= end; i += 64)
-            for (int j = 0; j < 64; ++j) sums[j] += m->at(0)[i + j];
-          keep(sums);
+          read<1>(m->at(0) + begin, nullptr, end - begin);
+        });
+      };
+    });
+    row("read two" + at, 2 * size, 0, [=]() -> Body {
+      const auto m = std::make_shared<Arrays>(n);
+      return [=] {
+        on_threads(threads, n, [&](std::int64_t begin, std::int64_t end) {
+          read<2>(m->at(0) + begin, m->at(1) + begin, end - begin);
         });
       };
     });
