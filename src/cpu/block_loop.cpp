@@ -72,6 +72,8 @@ class BlockLoop {
         block_ = kStreamedBlock;
         in_place_ = false;
       }
+      // What repeats in each row is in a cache; to ask for it would hold up what is not.
+      ahead_[i] = !operands[i].output && !operands[i].scalar && (inner_ == 0 || !repeats(i));
     }
   }
 
@@ -205,7 +207,7 @@ class BlockLoop {
     call(pointers, n);
     Ahead ahead;
     for (int i = 0; i < count_ && block_ != kBlock; ++i)
-      if (!operands_[i].output && pointers[i] == at[i] && !operands_[i].scalar)
+      if (pointers[i] == at[i] && ahead_[i])
         ahead.at[ahead.count++] = at[i] + n * operands_[i].size();
     for (int i = 0; i < count_; ++i)
       if (operands_[i].output && pointers[i] != at[i])
@@ -446,6 +448,7 @@ class BlockLoop {
   bool constant_[kMaxOperands] = {};
   bool dense_[kMaxOperands] = {};
   bool streams_[kMaxOperands] = {};
+  bool ahead_[kMaxOperands] = {};  // fetched while a result is streamed
   bool whole_ = true;
   bool scalar_rows_ = false;
   bool in_place_ = false;  // the kernel takes every operand where it is, row by row
