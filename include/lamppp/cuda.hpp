@@ -9,9 +9,10 @@
 /// it declares, where it was built with a CUDA toolkit; whether there is a GPU to use shows when
 /// the program runs.
 ///
-/// Ops on a GPU return before they have run. What reads values (to_vector(), item(), printing,
-/// to(DeviceType::CPU)) waits for them, and so do ops whose shape depends on values (nonzero,
-/// masked_select, unique); nothing else does.
+/// Ops on a GPU return before they have run. What reads values (to_vector(), item(), printing, the
+/// first look at what to(DeviceType::CPU) has returned) waits for them, and so do ops whose shape
+/// depends on values (nonzero, masked_select, unique), and copies of more than 8 MiB to the CPU;
+/// nothing else does.
 namespace lmp::cuda {
 
 /// GPUs that can be used; 0 where there is no GPU or no driver.

@@ -54,6 +54,8 @@ const tensor::detail::Backend backend = {
     .copy = &copy,
     .upload = &upload,
     .download = &download,
+    .fetch = [](const Tensor& to, const Tensor& from,
+                std::size_t bytes) { download(to.data(), from, bytes); },
     .fill = &fill,
     .one = [](DataType, Device) { return Tensor(); },
     .reduce = &reduce,

@@ -62,6 +62,12 @@ void download(void* to, const Tensor& from, std::size_t bytes) {
   synchronize(context, "download");
 }
 
+void fetch(const Tensor& to, const Tensor& from, std::size_t bytes) {
+  check_not_capturing("a copy to the host");
+  if (!start_arrival(Context(from.device()), to, from.data(), bytes))
+    download(to.data(), from, bytes);
+}
+
 // A pass starts from a 1; kept, it costs no launch. Not in a graph, which would only note its
 // making.
 Tensor one(DataType type, Device device) {
@@ -96,6 +102,7 @@ const tensor::detail::Backend backend = {
     .copy = &copy,
     .upload = &upload,
     .download = &download,
+    .fetch = &fetch,
     .fill = &fill,
     .one = &one,
     .reduce = &reduce,

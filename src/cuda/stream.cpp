@@ -163,10 +163,10 @@ void reset_device(Device device) {
   int previous = 0;
   check(cudaGetDevice(&previous), "reset_device");
   check(cudaSetDevice(device.index), "reset_device");
+  forget_staging(device.index);
   const cudaError_t status = cudaDeviceReset();
   forget_memory(device.index);
   forget_streams(device.index);
-  forget_staging(device.index);
   forget_library(device.index);
   forget_gpu(device.index);
   check(cudaSetDevice(previous), "reset_device");

@@ -122,7 +122,7 @@ Tensor ToDevice::forward(const Tensor& x) const {
   const std::size_t bytes = dense.numel() * tensor::size_of(dense.type());
   Tensor out = tensor::detail::allocate(dense.shape(), dense.type(), device);
   if (device.type == tensor::DeviceType::CPU)
-    backend(from).download(out.data(), dense, bytes);
+    backend(from).fetch(out, dense, bytes);
   else if (from.type != tensor::DeviceType::CPU)
     backend(device).copy(out, dense);
   else

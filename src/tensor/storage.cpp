@@ -35,7 +35,19 @@ const Backend& other_backend(Device device) {
 #endif
 }
 
+void arrive(Storage& storage) {
+#ifdef LAMPPP_HAVE_CUDA
+  cuda::arrive(storage);
+#else
+  static_cast<void>(storage);
+#endif
+}
+
 void destroy(Storage* storage) noexcept {
+#ifdef LAMPPP_HAVE_CUDA
+  if (storage->arriving.load(std::memory_order_acquire)) [[unlikely]]
+    cuda::abandon_arrival(*storage);
+#endif
   if (storage->deleter) {
     storage->deleter(storage->data, storage->context);
     delete storage;

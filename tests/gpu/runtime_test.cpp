@@ -1,5 +1,9 @@
 // What a program says to a GPU beside its ops: streams, graphs, memory, errors.
 
+#include <atomic>
+#include <thread>
+#include <vector>
+
 #include "gpu_support.hpp"
 
 namespace lmp::testing {
@@ -208,13 +212,80 @@ TEST_F(GpuRuntime, CopiesFromTheHostOfAnySize) {
   }
 }
 
+bool arriving(const Tensor& x) {
+  return tensor::TensorAccess::storage(x)->arriving.load() != nullptr;
+}
+
+TEST_F(GpuRuntime, CopiesToTheHostAreWaitedForByTheirReader) {
+  const Tensor big = lmp::full({1 << 24}, 1, gpu());
+  for (const std::int64_t n : {1, 100, 70000, 1 << 17}) {  // of Int64
+    std::vector<Tensor> there, here;
+    for (int k = 0; k < 30; ++k) {
+      there.push_back(lmp::full({n}, k, gpu()) + big.slice(0, 0, n));
+      here.push_back(there.back().to(DeviceType::CPU));
+      there.back() += 100;  // the copy is of what was there before
+    }
+    EXPECT_TRUE(arriving(here.back())) << n;
+    for (int k = 0; k < 30; ++k) {
+      const Tensor& x = here[static_cast<std::size_t>(k)];
+      if (k % 3 == 0) continue;  // never read
+      const Tensor view = x.slice(0, n - 1, n);
+      ASSERT_EQ(k % 3 == 1 ? view.item() : lmp::max(x).item(), k + 1) << n;
+      EXPECT_FALSE(arriving(x));
+    }
+  }
+  const Tensor huge = lmp::full({3 << 20}, 2, gpu()).to(DeviceType::CPU);
+  EXPECT_FALSE(arriving(huge)) << "beyond what is pinned";
+  EXPECT_EQ(lmp::min(huge).item(), 2);
+  EXPECT_EQ(lmp::zeros({0}, gpu()).to(DeviceType::CPU).numel(), 0U);
+}
+
+TEST_F(GpuRuntime, ACopyToTheHostIsWaitedForByManyThreads) {
+  for (int round = 0; round < rounds(100); ++round) {
+    const Tensor x = lmp::full({50000}, 1.0 * round, gpu()).to(DeviceType::CPU);
+    std::vector<std::thread> threads;
+    std::atomic<int> right = 0;
+    for (int t = 0; t < 4; ++t)
+      threads.emplace_back([&] {
+        const float* const values = x.data<float>();
+        right += values[0] == static_cast<float>(round) && values[49999] == values[0];
+      });
+    for (std::thread& t : threads) t.join();
+    ASSERT_EQ(right, 4) << round;
+  }
+}
+
+TEST_F(GpuRuntime, ACopyToTheHostInsideTransformsAndGradients) {
+  const Variable x(lmp::full({3, 4}, 2.0, gpu()), true);
+  const Variable here = (x * x).to(DeviceType::CPU);
+  lmp::sum(here * here).backward();
+  EXPECT_EQ(x.grad().to_vector<float>(), std::vector<float>(12, 32.0F));
+  const Tensor two = lmp::full({3}, 2.0, gpu()).to(DeviceType::CPU);
+  const auto [value, slope] =
+      lmp::value_and_grad([](const Variable& v) { return lmp::sum(v * v); })(Variable(two));
+  EXPECT_EQ(slope.to_vector<float>(), std::vector<float>(3, 4.0F));
+}
+
+TEST_F(GpuRuntime, WhatKernelsMetIsThrownByTheReaderOfACopy) {
+  const Tensor at = Tensor({0, 9, 1}, {3}, gpu()).astype(DataType::Int64);
+  const Tensor y = lmp::index_select(lmp::ones({4}, gpu()), 0, at).to(DeviceType::CPU);
+  EXPECT_THROW((void)y.data(), IndexError);
+  EXPECT_NO_THROW((void)y.data()) << "it is thrown once";
+  cuda::Graph graph;
+  const Tensor x = lmp::ones({4}, gpu()), late = x.to(DeviceType::CPU);
+  EXPECT_THROW(graph.capture([&] { (void)late.data(); }), DeviceError);
+  EXPECT_EQ(late.index({3}), 1);
+}
+
 TEST_F(GpuRuntime, ZResetStartsAnew) {
   const Tensor lost = lmp::ones({4}, gpu());
+  const Tensor kept = (lost * 3).to(DeviceType::CPU);
   cuda::Graph graph;
   graph.capture([&] { lost += 1; });
   cuda::reset_device();
   const std::string message = message_of<DeviceLostError>([&] { (void)(lost + 1); });
   EXPECT_TRUE(contains(message, "reset")) << message;
+  EXPECT_EQ(kept.to_vector<float>(), std::vector<float>(4, 3.0F)) << "it was on its way";
   EXPECT_THROW((void)lost.to_vector<float>(), DeviceLostError);
   EXPECT_THROW(graph.replay(), DeviceLostError);
   const Variable x(lmp::ones({64, 64}, gpu()), true);

@@ -25,6 +25,8 @@ struct Storage {
   /// Frees foreign memory (from_blob); null where the library owns the bytes.
   void (*deleter)(void* data, void* context) = nullptr;
   void* context = nullptr;
+  /// Set while values are on their way here from a GPU; Tensor::data() waits for them.
+  std::atomic<void*> arriving{nullptr};
 
   void bump_version() noexcept {
     version.store(version.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
@@ -32,6 +34,8 @@ struct Storage {
 };
 
 LMP_API void destroy(Storage* storage) noexcept;
+/// Waits for what is `arriving`.
+LMP_API void arrive(Storage& storage);
 
 class StorageRef {
  public:

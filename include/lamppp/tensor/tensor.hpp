@@ -139,13 +139,18 @@ class LMP_API Tensor {
     return storage_ ? storage_->version.load(std::memory_order_relaxed) : 0;
   }
 
-  /// The first element's address. Elements follow strides().
-  void* data() const noexcept { return data_; }
+  /// The first element's address. Elements follow strides(). Where the tensor is a copy from a GPU,
+  /// waits until that has arrived, and throws IndexError or ValueError for what kernels met before.
+  void* data() const {
+    if (storage_ && storage_->arriving.load(std::memory_order_acquire)) [[unlikely]]
+      detail::arrive(*storage_.get());
+    return data_;
+  }
   /// The first element's address as T. Throws TypeError where T is not the element type.
   template <Element T>
   T* data() const {
     check_type(kDataTypeOf<T>, "data<T>()");
-    return static_cast<T*>(static_cast<void*>(data_));
+    return static_cast<T*>(data());
   }
   /// All elements in row-major order, converted to T (as astype does), from any device.
   template <Element T>
