@@ -6,6 +6,8 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <map>
+#include <string>
 
 #include "gradient_cases.hpp"
 
@@ -97,6 +99,60 @@ TEST(Linear, IsItsDefinition) {
           },
           0.4, activation == Activation::Relu);
     }
+  }
+}
+
+// What a value that two products read gets for a gradient, and how many kernels of each name the
+// backward pass ran.
+struct Shared {
+  Tensor gradient;
+  std::map<std::string, int> kernels;
+};
+Shared shared_gradient(const Tensor& value,
+                       const std::function<Variable(const Variable&, int)>& product) {
+  const Variable x(value, true);
+  const Variable total = sum(product(x, 0)) + sum(product(x, 1));
+  Shared result;
+  Profiler profiler;
+  total.backward();
+  profiler.stop();
+  for (const ProfileEvent& event : profiler.events())
+    if (event.category == "kernel") ++result.kernels[event.name];
+  result.gradient = x.grad();
+  return result;
+}
+
+TEST(Linear, ProductsAddIntoAGradientThatIsThere) {
+  using lmp::DataType;
+  for (const DataType type : {DataType::Float32, DataType::Float64, DataType::BFloat16}) {
+    lmp::manual_seed(11);
+    const auto random = [&](const Shape& shape) { return lmp::randn(0, 1, shape).astype(type); };
+    const Tensor x = random({2, 64, 48});
+    const Tensor w[2] = {random({80, 48}), random({80, 48})};
+    const Tensor ones = lmp::ones({2, 64, 80}, DeviceType::CPU, type);
+    const Shared linear =
+        shared_gradient(x, [&](const Variable& v, int i) { return lmp::linear(v, w[i]); });
+    const Shared batched = shared_gradient(x, [&](const Variable& v, int i) {
+      return matmul(v, broadcast_to(w[i], {2, 80, 48}).transpose());
+    });
+    const Tensor expected = matmul(ones.astype(DataType::Float64), w[0].astype(DataType::Float64)) +
+                            matmul(ones.astype(DataType::Float64), w[1].astype(DataType::Float64));
+    const double close = type == DataType::BFloat16 ? 0.02 : 1e-5;
+    for (const Shared& got : {linear, batched}) {
+      EXPECT_TRUE(allclose(got.gradient.astype(DataType::Float64), expected, close, close * 40));
+      EXPECT_EQ(got.kernels.at("matmul"), 2);
+      EXPECT_FALSE(got.kernels.contains("add")) << type;
+    }
+    // A gradient that was broadcast is summed before it is added.
+    const Tensor one = random({64, 48});
+    const Tensor many[2] = {random({3, 48, 8}), random({3, 48, 8})};
+    const Shared summed =
+        shared_gradient(one, [&](const Variable& v, int i) { return matmul(v, many[i]); });
+    EXPECT_EQ(summed.gradient.shape(), one.shape());
+    EXPECT_TRUE(allclose(summed.gradient,
+                         broadcast_to(sum(many[0] + many[1], {0, 2}, false), one.shape()),
+                         close * 5, close * 60))
+        << type;
   }
 }
 

@@ -148,18 +148,19 @@ class Engine final : public Pass<V> {
     receive(edge.node, std::move(gradient));
   }
 
-  const Tensor* pending(int input, const Tensor& like) override {
+  const Tensor* pending(int input, const Shape& shape, DataType type) override {
     if constexpr (std::is_same_v<V, Tensor>) {
       if (collected_ || anomaly_) return nullptr;
       const Edge& edge = this->node_->edge(input);
-      if (edge.shape != like.shape() || edge.type != like.type()) return nullptr;
+      if (edge.shape != shape || edge.type != type) return nullptr;
       const std::uint32_t* slot = find_slot(edge.node);
       if (!slot) return nullptr;
       const Tensor& t = slots_[*slot];
-      return t.is_contiguous() && t.type() == like.type() && TensorAccess::unique(t) ? &t : nullptr;
+      return t.is_contiguous() && t.type() == type && TensorAccess::unique(t) ? &t : nullptr;
     } else {
       (void)input;
-      (void)like;
+      (void)shape;
+      (void)type;
       return nullptr;
     }
   }

@@ -65,9 +65,9 @@ class Pass {
   /// Adds a gradient of an input. It is summed back to the input's shape where the input was
   /// broadcast, and cast to its type; ignored where none is wanted.
   virtual void add(int input, V gradient) = 0;
-  /// The buffer that input's gradient has so far, if it may be added to in place: dense, of
-  /// `like`'s shape and type, and nobody else's.
-  virtual const Tensor* pending(int input, const Tensor& like) = 0;
+  /// The buffer that input's gradient has so far, if one of this shape and type may be added to it
+  /// in place: the input's own shape and type, dense, and nobody else's.
+  virtual const Tensor* pending(int input, const Shape& shape, DataType type) = 0;
   /// Whether the gradients of two inputs, each like `like`, are only ever seen as their sum.
   virtual bool meet(int a, int b, const Tensor& like) const = 0;
 

@@ -168,7 +168,7 @@ namespace {
 
 constexpr int kResultBit = 3;
 // Above this, gradients that meet in one buffer are added while they are in the cache; below, a
-// second small kernel is cheaper than the general loop. On a GPU a launch is what costs.
+// second small kernel is cheaper than the general loop, unless it is launched.
 constexpr std::size_t kFuseAbove = 4096;
 
 struct VariableOperand {
@@ -205,15 +205,15 @@ class PointwiseNode final : public Node {
     Tensor made[3];
     GradientTarget targets[3];
     bool reusable = g.is_contiguous() && tensor::TensorAccess::unique(g);
-    const bool is_gpu = g.device().type == tensor::DeviceType::CUDA;
+    const bool launched = tensor::detail::runs_later(g.device());
     for (int i = 0; i < op().arity; ++i) {
       if (!(mask >> i & 1)) continue;
-      if (g.numel() > kFuseAbove || is_gpu) {
-        if (const Tensor* held = pass.pending(i, g)) {
+      if (g.numel() > kFuseAbove || launched) {
+        if (const Tensor* held = pass.pending(i, g.shape(), g.type())) {
           targets[i] = {held, true};
           continue;
         }
-        if (is_gpu && i > 0 && made[0].defined() && pass.meet(0, i, g)) {
+        if (launched && i > 0 && made[0].defined() && pass.meet(0, i, g)) {
           targets[i] = {&made[0], true};
           continue;
         }

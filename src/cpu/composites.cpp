@@ -109,7 +109,7 @@ void bias_activation(const Tensor& x, const Tensor& bias, OpId activation) {
 
 void linear(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias,
             OpId activation) {
-  matmul(out, x, weight);
+  matmul(out, x, weight, false);
   if (bias.defined() || activation != OpId::kCount) bias_activation(out, bias, activation);
 }
 

@@ -98,8 +98,8 @@ void matmul(const MatmulArgs& args) {
   own_matmul(g);
 }
 
-void matmul(const Tensor& out, const Tensor& a, const Tensor& b) {
-  tensor::detail::for_matmuls(out, a, b, [](const MatmulArgs& args) { matmul(args); });
+void matmul(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate) {
+  tensor::detail::for_matmuls(out, a, b, accumulate, [](const MatmulArgs& args) { matmul(args); });
 }
 
 }  // namespace lmp::cpu

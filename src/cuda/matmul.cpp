@@ -529,13 +529,16 @@ void set_float32_matmul_precision(MatmulPrecision precision) noexcept {
 }
 void set_deterministic(bool on) noexcept { deterministic = on; }
 
-void matmul(const Tensor& out, const Tensor& a, const Tensor& b) {
+void matmul(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate) {
   if (out.numel() == 0) return;
-  if (a.shape().back() == 0) return fill(out, 0);
+  if (a.shape().back() == 0) {
+    if (!accumulate) fill(out, 0);
+    return;
+  }
   const Context context(out.device());
   const bool library = is_floating(out.type());
   tensor::detail::for_matmuls(out, library && !takes(a) ? a.contiguous() : a,
-                              library && !takes(b) ? b.contiguous() : b,
+                              library && !takes(b) ? b.contiguous() : b, accumulate,
                               [&](const MatmulArgs& args) { multiply_batches(context, args); });
 }
 
@@ -549,12 +552,12 @@ void linear(const Tensor& out, const Tensor& x, const Tensor& weight, const Tens
       takes(weight)) {
     const Context context(out.device());
     bool done = false;
-    tensor::detail::for_matmuls(out, x, weight, [&](const MatmulArgs& args) {
+    tensor::detail::for_matmuls(out, x, weight, false, [&](const MatmulArgs& args) {
       done = multiply(context, args, epilogue, added);
     });
     if (done) return;
   }
-  matmul(out, x, weight);
+  matmul(out, x, weight, false);
   if (bias.defined() || activation != OpId::kCount) bias_activation(out, bias, activation);
 }
 

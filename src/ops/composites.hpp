@@ -68,8 +68,8 @@ struct Linear {
     V g = std::move(s.pass.gradient());
     if constexpr (kActivated) g = activation_gradient(activation, s.result(), std::move(g));
     g = as_rows(g);
-    if (s.pass.wants(0)) s.pass.add(0, shaped(apply(Matmul{}, g, s.input(1)), s.pass.shape(0)));
-    if (s.pass.wants(1)) s.pass.add(1, apply(Matmul{}, transpose(g), as_rows(s.input(0))));
+    if (s.pass.wants(0)) add_product(s.pass, 0, g, s.input(1));
+    if (s.pass.wants(1)) add_product(s.pass, 1, transpose(g), as_rows(s.input(0)));
     if (s.pass.node().num_edges() > 2) s.pass.add(2, std::move(g));
   }
   Variable jvp(Variables x, const Variable& y, Variables t) const {
@@ -81,12 +81,6 @@ struct Linear {
     return kActivated ? activation_gradient(activation, y, sum) : sum;
   }
   Variable batch(std::span<const Mapped> in, std::int64_t lanes) const;
-
- private:
-  template <class V>
-  static V shaped(const V& x, const Shape& shape) {
-    return x.shape() == shape ? x : reshape(x, shape);
-  }
 };
 extern template struct Linear<false>;
 extern template struct Linear<true>;

@@ -99,11 +99,11 @@ Plan make_plan(const PointwiseOp& op, const Operand* in, int count) {
   return plan;
 }
 
-// What integers cannot answer is an error, not a number. The kernels of a GPU report it, so that
+// What integers cannot answer is an error, not a number. Kernels that run later report it, so that
 // nothing has to wait for them.
 void check_integer_operands(OpId op, const Plan& plan, const Operand* in) {
   if (is_floating(plan.compute) || (op != OpId::Remainder && op != OpId::Pow)) return;
-  if (in[1].tensor && plan.device.type == DeviceType::CUDA) return;
+  if (in[1].tensor && detail::runs_later(plan.device)) return;
   const bool power = op == OpId::Pow;
   const bool bad = in[1].tensor
                        ? (power ? any(lt(*in[1].tensor, 0)) : any(eq(*in[1].tensor, 0))).item() != 0

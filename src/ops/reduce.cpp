@@ -162,17 +162,47 @@ Tensor softmax_gradient(bool log, const Tensor& y, const Tensor& g, int axis) {
   return out;
 }
 
-Tensor Matmul::forward(const Tensor& a, const Tensor& b) const {
+namespace {
+
+Shape product_shape(const Tensor& a, const Tensor& b) {
   IntList shape;
   const Shape batch = tensor::detail::broadcast_shapes(
-      name, Shape(IntList(std::vector<std::size_t>(a.shape().begin(), a.shape().end() - 2))),
+      Matmul::name,
+      Shape(IntList(std::vector<std::size_t>(a.shape().begin(), a.shape().end() - 2))),
       Shape(IntList(std::vector<std::size_t>(b.shape().begin(), b.shape().end() - 2))));
   for (std::size_t n : batch) shape.push_back(static_cast<std::int64_t>(n));
   shape.push_back(a.shape().dim(a.ndim() - 2));
   shape.push_back(b.shape().dim(b.ndim() - 1));
-  Tensor out = allocate(Shape(shape), a.type(), a.device());
-  backend(a.device()).matmul(out, a, b);
+  return Shape(shape);
+}
+
+// Where a gradient was broadcast, or an operand cast, the pass has to see it.
+template <class V>
+void add_product_of(autograd::Pass<V>& pass, int i, const V& a, const V& b) {
+  V product = apply(Matmul{}, a, b);
+  const bool in_rows = product.shape() != pass.shape(i) && product.numel() == pass.shape(i).numel();
+  pass.add(i, in_rows ? reshape(product, pass.shape(i)) : std::move(product));
+}
+
+}  // namespace
+
+Tensor Matmul::forward(const Tensor& a, const Tensor& b) const {
+  Tensor out = allocate(product_shape(a, b), a.type(), a.device());
+  backend(a.device()).matmul(out, a, b, false);
   return out;
+}
+
+void add_product(autograd::Pass<Tensor>& pass, int i, const Tensor& a, const Tensor& b) {
+  if (const Tensor* held = pass.pending(i, pass.shape(i), a.type())) {
+    const Shape shape = product_shape(a, b);
+    if (shape.numel() == held->numel())
+      return backend(a.device()).matmul(held->reshape(shape), a, b, true);
+  }
+  add_product_of(pass, i, a, b);
+}
+
+void add_product(autograd::Pass<Variable>& pass, int i, const Variable& a, const Variable& b) {
+  add_product_of(pass, i, a, b);
 }
 
 }  // namespace lmp::table

@@ -488,6 +488,11 @@ struct LogSoftmax {
 
 // ---- Products ----
 
+/// The gradient a b, of matrices, of operand i, whose shape or rows it has. It is added to the
+/// gradient that the operand has so far in the product itself.
+void add_product(autograd::Pass<Tensor>& pass, int i, const Tensor& a, const Tensor& b);
+void add_product(autograd::Pass<Variable>& pass, int i, const Variable& a, const Variable& b);
+
 /// Operands of at least 2 dimensions and one type.
 struct Matmul {
   static constexpr unsigned saves = 1 | 2;
@@ -496,8 +501,8 @@ struct Matmul {
   Tensor forward(const Tensor& a, const Tensor& b) const;
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
-    if (s.pass.wants(0)) s.pass.add(0, matmul(g, transpose(s.input(1))));
-    if (s.pass.wants(1)) s.pass.add(1, matmul(transpose(s.input(0)), g));
+    if (s.pass.wants(0)) add_product(s.pass, 0, g, transpose(s.input(1)));
+    if (s.pass.wants(1)) add_product(s.pass, 1, transpose(s.input(0)), g);
   }
   Variable batch(std::span<const Mapped> in, std::int64_t) const {
     int rank = 0;

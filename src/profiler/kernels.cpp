@@ -97,6 +97,11 @@ void download(void* to, const Tensor& from, std::size_t bytes) {
   scope->download(to, from, bytes);
 }
 
+void fetch(const Tensor& to, const Tensor& from, std::size_t bytes) {
+  const KernelScope scope("download", from.type(), {&from});
+  scope->fetch(to, from, bytes);
+}
+
 void fill(const Tensor& to, Number value) {
   const KernelScope scope("fill", to.type(), {&to});
   scope->fill(to, value);
@@ -150,9 +155,9 @@ void cumsum(const Tensor& out, const Tensor& x, int axis) {
   scope->cumsum(out, x, axis);
 }
 
-void matmul(const Tensor& out, const Tensor& a, const Tensor& b) {
+void matmul(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate) {
   const KernelScope scope("matmul", out.type(), {&out, &a, &b});
-  scope->matmul(out, a, b);
+  scope->matmul(out, a, b, accumulate);
 }
 
 void linear(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -321,6 +326,7 @@ constexpr Backend kRecordingBackend = {
     .copy = &copy,
     .upload = &upload,
     .download = &download,
+    .fetch = &fetch,
     .fill = &fill,
     .one = [](DataType type, tensor::Device device) { return table_of(device).one(type, device); },
     .reduce = &reduce,

@@ -66,6 +66,8 @@ struct Backend {
   /// Copies between host memory and this device: both dense, same type.
   void (*upload)(const Tensor& to, const void* from, std::size_t bytes);
   void (*download)(void* to, const Tensor& from, std::size_t bytes);
+  /// The same into a new tensor of the CPU, which it may reach later: Tensor::data() waits for it.
+  void (*fetch)(const Tensor& to, const Tensor& from, std::size_t bytes);
   void (*fill)(const Tensor& to, Number value);
   /// A 1 of the type, of shape (), that the device holds ready, or an undefined tensor.
   Tensor (*one)(DataType type, Device device);
@@ -84,8 +86,9 @@ struct Backend {
   /// Positions of the extremes along `axis` into Int64.
   void (*arg_extreme)(bool largest, const Tensor& out, const Tensor& x, int axis);
   void (*cumsum)(const Tensor& out, const Tensor& x, int axis);
-  /// Same type and number of dimensions (at least 2), batches broadcast to out's.
-  void (*matmul)(const Tensor& out, const Tensor& a, const Tensor& b);
+  /// Same type and number of dimensions (at least 2), batches broadcast to out's. Added to what out
+  /// holds where `accumulate`.
+  void (*matmul)(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate);
   /// out = activation(x weight + bias) of matrices, where bias, a dense row, may be undefined and
   /// kCount is no activation.
   void (*linear)(const Tensor& out, const Tensor& x, const Tensor& weight, const Tensor& bias,
@@ -161,6 +164,9 @@ extern const tensor::detail::Backend backend;
 void note_use(const tensor::Tensor& x);
 /// While it is so, backend_of() is the table that records.
 void record_events(bool on) noexcept;
+/// See tensor::detail::arrive(); and for memory that nobody will read any more, without a wait.
+void arrive(tensor::detail::Storage& storage);
+void abandon_arrival(tensor::detail::Storage& storage) noexcept;
 /// Gives the memory that no tensor uses back to the driver, of every GPU that is in use.
 void empty_cache() noexcept;
 }  // namespace lmp::cuda
@@ -169,6 +175,10 @@ namespace lmp::tensor::detail {
 
 /// The first CPU's table: cpu::backend, or while a Profiler runs the one that records.
 extern constinit std::atomic<const Backend*> cpu_backend;
+
+/// Whether ops of the device only join a queue: a launch is what small ones cost, and who looks at
+/// values waits.
+inline bool runs_later(Device device) noexcept { return device.type != DeviceType::CPU; }
 
 /// The backend of any device but the first CPU.
 const Backend& other_backend(Device device);

@@ -20,7 +20,7 @@ MatmulArgs transposed(const MatmulArgs& args) {
   return t;
 }
 
-void for_matmuls(const Tensor& out, const Tensor& a, const Tensor& b,
+void for_matmuls(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate,
                  void (*body)(void*, const MatmulArgs&), void* context) {
   const int n = out.ndim();
   const auto at = [](const IntList& list, int i) { return list[static_cast<std::size_t>(i)]; };
@@ -45,6 +45,7 @@ void for_matmuls(const Tensor& out, const Tensor& a, const Tensor& b,
   const auto size = static_cast<std::int64_t>(size_of(out.type()));
   MatmulArgs args{};
   args.type = out.type();
+  args.accumulate = accumulate;
   args.batch = loop.ndim == 0 ? 1 : loop.sizes[inner];
   args.m = out.shape().dim(n - 2);
   args.n = out.shape().dim(n - 1);

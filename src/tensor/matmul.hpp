@@ -29,17 +29,17 @@ struct MatmulArgs {
 /// own transpose in memory.
 MatmulArgs transposed(const MatmulArgs& args);
 
-/// Runs body(args) for products that make up out = a b, whose batches broadcast to those of `out`,
-/// which is dense: batch axes that run on with one stride each make one, and where broadcasting
-/// leaves more than one axis, the outer ones are walked.
-void for_matmuls(const Tensor& out, const Tensor& a, const Tensor& b,
+/// Runs body(args) for products that make up out = a b, or out += a b, whose batches broadcast to
+/// those of `out`, which is dense: batch axes that run on with one stride each make one, and where
+/// broadcasting leaves more than one axis, the outer ones are walked.
+void for_matmuls(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate,
                  void (*body)(void*, const MatmulArgs&), void* context);
 
 template <class F>
-void for_matmuls(const Tensor& out, const Tensor& a, const Tensor& b, F&& f) {
+void for_matmuls(const Tensor& out, const Tensor& a, const Tensor& b, bool accumulate, F&& f) {
   using Body = std::remove_reference_t<F>;
   for_matmuls(
-      out, a, b,
+      out, a, b, accumulate,
       [](void* context, const MatmulArgs& args) { (*static_cast<Body*>(context))(args); },
       const_cast<void*>(static_cast<const void*>(std::addressof(f))));
 }

@@ -426,6 +426,26 @@ TEST_F(GpuLaunches, StepOfAPerceptron) {
   EXPECT_LE(count, 12);
 }
 
+TEST_F(GpuLaunches, ProductsAddIntoAGradientThatIsThere) {
+  const Variable x(lmp::ones({128, 64}, gpu()), true);
+  const Tensor a = lmp::ones({32, 64}, gpu()), b = lmp::ones({32, 64}, gpu());
+  const Tensor seed = lmp::ones({128, 32}, gpu());
+  const auto step = [&](bool both) {
+    return launches([&] {
+      const Variable y = lmp::linear(x, a), z = lmp::linear(x, both ? b : a);
+      if (both)
+        (y + z).backward(seed);
+      else
+        y.backward(seed);
+      x.zero_grad();
+    });
+  };
+  // The sum, and a product.
+  EXPECT_EQ(step(true), step(false) + 2);
+  (lmp::linear(x, a) + lmp::linear(x, b)).backward(seed);
+  EXPECT_EQ(x.grad().to_vector<float>(), std::vector<float>(x.numel(), 64.0F));
+}
+
 TEST_F(GpuLaunches, OneForAnOp) {
   const Tensor x = lmp::ones({3, 5}, gpu()), row = lmp::ones({5}, gpu());
   EXPECT_EQ(launches([&] { x + x; }), 1);
