@@ -92,12 +92,39 @@ struct PlaceOf {
   using Value = T;
   using Next = PlaceOf;
   static constexpr With kWith = With::Nothing;
-  /// The same of a thread, counted in its own elements.
+  /// The largest of a thread's elements, and the first W that have it.
+  template <int W>
   struct Run {
-    T value;
-    int turn;
+    T value = least<T>(), held[W] = {};
+    int turn = -1;
+    __device__ void begin(T) {}
+    __device__ void take(const T (&x)[W], T by, int at) {
+      T v[W];
+#pragma unroll
+      for (int k = 0; k < W; ++k) v[k] = flipped(x[k], by);
+      T most = v[0];
+#pragma unroll
+      for (int k = 1; k < W; ++k) most = ExtremeOf<T>::join(most, v[k]);
+      const bool more = !(most <= value) & !is_nan(value);
+      value = more ? most : value;
+      turn = more ? at : turn;
+      if constexpr (W > 1) {
+#pragma unroll
+        for (int k = 0; k < W; ++k) held[k] = more ? v[k] : held[k];
+      }
+    }
+    __device__ Acc made(int, std::int64_t at, std::int64_t step) const {
+      if (turn < 0) return identity();
+      int first = 0;
+      if constexpr (W > 1) {
+#pragma unroll
+        for (int k = W - 1; k >= 0; --k)
+          if (held[k] == value || is_nan(held[k])) first = k;
+      }
+      return {value, at + turn * step + first};
+    }
   };
-  static constexpr int kChains = 1;  // elements come in their order
+  static constexpr int kChains = 1;
   static constexpr bool kRuns = true;
   static constexpr bool kDivides = false;
   static constexpr bool kSameType = true;
@@ -107,26 +134,17 @@ struct PlaceOf {
   }
   __device__ static Acc identity() { return {least<T>(), kNowhere}; }
   __device__ static T weight(bool flip) { return flip_of<T>(flip); }
+  /// Neither this nor join() branches: the lanes of a warp go different ways.
   __device__ static bool beats(T candidate, T best) {
-    return !is_nan(best) && (candidate > best || is_nan(candidate));
+    return !is_nan(best) & ((candidate > best) | is_nan(candidate));
   }
   __device__ static Acc join(const Acc& a, const Acc& b) {
-    return beats(b.value, a.value) || (!beats(a.value, b.value) && b.at < a.at) ? b : a;
+    const bool other = beats(b.value, a.value) | (!beats(a.value, b.value) & (b.at < a.at));
+    return {other ? b.value : a.value, other ? b.at : a.at};
   }
   __device__ static void extend(Acc& a, T x, T by, std::int64_t at) {
     x = flipped(x, by);
     if (beats(x, a.value)) a = {x, at};
-  }
-  __device__ static Run none() { return {least<T>(), -1}; }
-  __device__ static void begin(Run&, T) {}
-  __device__ static void take(Run& a, T x, T by, int turn) {
-    x = flipped(x, by);
-    const bool more = !(x <= a.value) & !is_nan(a.value);
-    a.value = more ? x : a.value;
-    a.turn = more ? turn : a.turn;
-  }
-  __device__ static Acc made(const Run& a, int, std::int64_t at, std::int64_t step) {
-    return {a.value, a.turn < 0 ? kNowhere : at + a.turn * step};
   }
   __device__ static Acc finished(const Acc& a, bool) { return a; }  // the next pass joins them
   /// Where no element is more than the least, the first one is what is looked for.

@@ -90,28 +90,6 @@ __global__ void __launch_bounds__(kThreads)
     if (first + k * kThreads < n) out[first + k * kThreads] = found[k];
 }
 
-constexpr int kPieceUnits = kThreads * kFlight;  // of a row that a block copies
-
-/// What pick() does for an index along the axis, of rows of many units: a piece of one a block.
-template <class T>
-__global__ void __launch_bounds__(kThreads)
-    pick_rows(T* out, const T* x, const std::int64_t* index, const Positions positions,
-              std::int64_t count, std::int64_t inner, std::uint32_t pieces) {
-  const std::int64_t row = blockIdx.x / pieces;  // of the result
-  const std::int64_t first =
-      std::int64_t{blockIdx.x % pieces} * kPieceUnits + static_cast<int>(threadIdx.x);
-  const std::int64_t outer = row / count;
-  x += (outer * positions.size + positions(index[row - outer * count])) * inner;
-  out += row * inner;
-  T found[kFlight];
-#pragma unroll
-  for (int k = 0; k < kFlight; ++k)
-    if (first + k * kThreads < inner) found[k] = x[first + k * kThreads];
-#pragma unroll
-  for (int k = 0; k < kFlight; ++k)
-    if (first + k * kThreads < inner) out[first + k * kThreads] = found[k];
-}
-
 /// f(Tag<T>()) for the widest type that `bytes` are a multiple of and that may stand at both.
 template <class F>
 void visit_units(std::int64_t bytes, const void* a, const void* b, F&& f) {
@@ -457,16 +435,6 @@ void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
     constexpr auto kSize = static_cast<std::int64_t>(sizeof(Unit));
     axes.inner = axes.inner * size / kSize;
     const auto n = static_cast<std::int64_t>(out.numel()) * size / kSize;
-    const std::int64_t pieces = ceil_div(axes.inner, kPieceUnits);
-    if (const std::int64_t blocks = n / axes.inner * pieces;
-        2 * axes.inner > kPieceUnits && blocks <= kLaunchElements) {
-      launch(context, op, &pick_rows<Unit>, static_cast<unsigned>(blocks), kThreads, 0,
-             static_cast<Unit*>(out.data()), static_cast<const Unit*>(source.data()),
-             static_cast<const std::int64_t*>(index.data()), Positions(context, op, axes.size),
-             static_cast<std::int64_t>(index.numel()), axes.inner,
-             static_cast<std::uint32_t>(pieces));
-      return;
-    }
     launch(context, op, &pick<Unit>, blocks_for(n), kThreads, 0, static_cast<Unit*>(out.data()),
            static_cast<const Unit*>(source.data()), Cells(context, op, axes, index, false), n, 1u);
   });

@@ -49,7 +49,7 @@ __device__ __forceinline__ A join_lanes(A v, int lanes, A* shared) {
     __syncthreads();
     if (threadIdx.x % 32 == 0) shared[threadIdx.x / 32] = v;
     __syncthreads();
-    const int warps = lanes / 32, first = static_cast<int>(threadIdx.x) / lanes * warps;
+    const int warps = lanes / 32, first = (static_cast<int>(threadIdx.x) & -lanes) / 32;
     v = shared[first + (static_cast<int>(threadIdx.x) & (warps - 1))];
     for (int by = 1; by < warps; by *= 2) v = Join::join(v, shuffled(v, by));
   }
@@ -119,12 +119,17 @@ __device__ __forceinline__ A join_columns(A v, int width, A* shared) {
   return v;
 }
 
+/// The bits of a pack at an aligned address. Where branches load it in different ways, it is to be
+/// taken apart after them: the compiler would wait for it in a branch that does.
+__device__ __forceinline__ uint4 load_bits(const void* from) {
+  return __ldg(static_cast<const uint4*>(from));
+}
 /// A pack of kPackBytes at an aligned address, moved by one instruction, which the compiler does
 /// not take apart where another branch moves elements.
 template <class S, int kN>
 __device__ __forceinline__ Pack<S, kN> load_whole(const S* from) {
   if constexpr (sizeof(Pack<S, kN>) == kPackBytes)
-    return std::bit_cast<Pack<S, kN>>(__ldg(reinterpret_cast<const uint4*>(from)));
+    return std::bit_cast<Pack<S, kN>>(load_bits(from));
   else
     return *reinterpret_cast<const Pack<S, kN>*>(from);
 }
@@ -139,6 +144,15 @@ __device__ __forceinline__ void store_whole(S* to, const Pack<S, kN>& pack) {
     store_bits(to, std::bit_cast<uint4>(pack));
   else
     *reinterpret_cast<Pack<S, kN>*>(to) = pack;
+}
+
+/// A pack of the same elements.
+template <class S>
+__device__ __forceinline__ uint4 filled(S v) {
+  Pack<S, kPackOf<S>> pack;
+#pragma unroll
+  for (int k = 0; k < kPackOf<S>; ++k) pack.at[k] = v;
+  return std::bit_cast<uint4>(pack);
 }
 
 /// The pack at `from`, of which `left` elements are to be read; the others are `fill`. `whole` says

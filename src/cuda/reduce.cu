@@ -108,6 +108,19 @@ __device__ __forceinline__ Moments<T> shuffled(const Moments<T>& v, int by) {
   return {cuda::shuffled(v.count, by), cuda::shuffled(v.mean, by), cuda::shuffled(v.squares, by)};
 }
 
+/// By halves.
+template <int W, class T>
+__device__ __forceinline__ T sum_of(const T (&v)[W]) {
+  T sums[W];
+#pragma unroll
+  for (int k = 0; k < W; ++k) sums[k] = v[k];
+#pragma unroll
+  for (int step = W / 2; step > 0; step /= 2)
+#pragma unroll
+    for (int k = 0; k < step; ++k) sums[k] += sums[k + step];
+  return sums[0];
+}
+
 /// Joined after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
 /// sample variances", 1979. A thread's are relative to its first element, so that little cancels.
 template <class T>
@@ -115,8 +128,24 @@ struct DeviationsOf {
   using Acc = Moments<T>;
   using Value = T;
   using Next = DeviationsOf;
+  template <int W>
   struct Run {
-    T first, sum, squares;
+    T first = 0, sum[W] = {}, squares[W] = {};
+    __device__ void begin(T x) { first = x; }
+    __device__ void take(const T (&x)[W], T, int) {
+#pragma unroll
+      for (int k = 0; k < W; ++k) {
+        const T apart = x[k] - first;
+        sum[k] += apart;
+        squares[k] += apart * apart;
+      }
+    }
+    __device__ Acc made(int turns, std::int64_t, std::int64_t) const {
+      if (turns == 0) return identity();
+      const T n = static_cast<T>(turns) * W, all = sum_of(sum), mean = all / n;
+      const T around = sum_of(squares) - all * mean;
+      return {n, first + mean, around < 0 ? T{0} : around};
+    }
   };
   static constexpr With kWith = With::Nothing;
   static constexpr int kChains = 1;
@@ -136,18 +165,6 @@ struct DeviationsOf {
     return {count, a.mean + apart * part, a.squares + b.squares + apart * apart * a.count * part};
   }
   __device__ static void extend(Acc& a, T x, T, std::int64_t) { a = join(a, {T{1}, x, T{0}}); }
-  __device__ static Run none() { return {T{0}, T{0}, T{0}}; }
-  __device__ static void begin(Run& a, T x) { a.first = x; }
-  __device__ static void take(Run& a, T x, T, int) {
-    x -= a.first;
-    a.sum += x;
-    a.squares += x * x;
-  }
-  __device__ static Acc made(const Run& a, int count, std::int64_t, std::int64_t) {
-    if (count == 0) return identity();
-    const T n = static_cast<T>(count), mean = a.sum / n, squares = a.squares - a.sum * mean;
-    return {n, a.first + mean, squares < 0 ? T{0} : squares};
-  }
   __device__ static Acc finished(const Acc& a, bool) { return a; }
   __device__ static void store(void* data, DataType type, std::int64_t i, const Acc& a) {
     // A single infinite element has no deviation, but no mean to have it from either.

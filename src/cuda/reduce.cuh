@@ -35,10 +35,10 @@ void reduce_extremes(bool largest, const Tensor& out, const Tensor& x);
 //   Next            the op that joins accumulators
 //   kWith           what goes with the elements
 //   kChains         accumulators that a thread has for each of its results
-//   kRuns           whether threads make a Run of their elements, none() at first:
-//                   begin(run, x) at the first of them, take(run, x, w, turn) of each, counted from
-//                   0, and made(run, count, at, step) in the end, where element `turn` is at + turn
-//                   * step
+//   kRuns           whether threads make a Run<W> of their elements, W at a time: begin(x) with the
+//                   first of them, take(x, w, turn) with each W, counted from 0, and
+//                   made(turns, at, step) in the end, where those of `turn` are at + turn * step
+//                   and what follows it
 //   kSameType       whether elements are only of types that are computed in Value
 //   kDivides        whether results are divided by the target's divisor
 //   fast<S>()       whether there are kernels for dense elements of S
@@ -101,40 +101,45 @@ __device__ __forceinline__ void extend(typename Op::Acc& a, S x, typename Op::Va
 template <class Op, class S>
 inline constexpr bool kRunsOf = Op::kRuns && !std::is_same_v<S, typename Op::Acc>;
 
-/// `kCount` accumulators of a thread, or what it has of runs.
-template <class Op, class S, int kCount, bool = kRunsOf<Op, S>>
+/// What a thread makes of rows of kN elements: kChains accumulators, each of the elements of its
+/// columns, or runs of kN / kChains columns.
+template <class Op, class S, int kN, int kChains, bool = kRunsOf<Op, S>>
 struct Chains {
-  typename Op::Acc at[kCount];
+  typename Op::Acc at[kChains];
   __device__ __forceinline__ Chains() {
 #pragma unroll
-    for (int c = 0; c < kCount; ++c) at[c] = Op::identity();
+    for (int c = 0; c < kChains; ++c) at[c] = Op::identity();
   }
   __device__ __forceinline__ void begin(const S*) {}
-  __device__ __forceinline__ void take(int c, S x, typename Op::Value w, int) {
-    extend<Op>(at[c], x, w, 0);
+  __device__ __forceinline__ void take(const S* x, const typename Op::Value* w, int) {
+#pragma unroll
+    for (int k = 0; k < kN; ++k) extend<Op>(at[k % kChains], x[k], w[k], 0);
   }
   __device__ __forceinline__ typename Op::Acc made(int c, int, std::int64_t, std::int64_t) const {
     return at[c];
   }
 };
-template <class Op, class S, int kCount>
-struct Chains<Op, S, kCount, true> {
+template <class Op, class S, int kN, int kChains>
+struct Chains<Op, S, kN, kChains, true> {
   using V = typename Op::Value;
-  typename Op::Run at[kCount];
-  __device__ __forceinline__ Chains() {
-#pragma unroll
-    for (int c = 0; c < kCount; ++c) at[c] = Op::none();
-  }
+  static constexpr int kWidth = kN / kChains;
+  typename Op::template Run<kWidth> at[kChains];
   __device__ __forceinline__ void begin(const S* first) {
 #pragma unroll
-    for (int c = 0; c < kCount; ++c) Op::begin(at[c], convert<V>(first[c]));
+    for (int c = 0; c < kChains; ++c) at[c].begin(convert<V>(first[c * kWidth]));
   }
-  __device__ __forceinline__ void take(int c, S x, V w, int turn) {
-    Op::take(at[c], convert<V>(x), w, turn);
+  __device__ __forceinline__ void take(const S* x, const V* w, int turn) {
+#pragma unroll
+    for (int c = 0; c < kChains; ++c) {
+      V v[kWidth];
+#pragma unroll
+      for (int k = 0; k < kWidth; ++k) v[k] = convert<V>(x[c * kWidth + k]);
+      at[c].take(v, w[c], turn);
+    }
   }
-  __device__ __forceinline__ typename Op::Acc made(int c, int count, std::int64_t first,
+  __device__ __forceinline__ typename Op::Acc made(int c, int turns, std::int64_t first,
                                                    std::int64_t step) const {
-    return Op::made(at[c], count, first, step);
+    return at[c].made(turns, first, step);
   }
 };
 
@@ -164,6 +169,47 @@ inline constexpr int kResident = sizeof(S) == 4 || sizeof(S) == 8 ? 4
                                  : sizeof(S) == 2                 ? 3
                                                                   : 2;
 
+/// Takes `count` packs of x, and what of `with` goes with them, that lie `step` elements apart;
+/// where they are not kWhole, of `left` elements. Loads are not in branches, which would have the
+/// compiler wait for one of them before the next.
+template <class Op, bool kWhole, class S, class Chain>
+__device__ __forceinline__ void take_packs(Chain& chains, const S* x, const typename Op::Value* with,
+                                           const typename Op::Value* w, std::int64_t step,
+                                           int count, std::int64_t left) {
+  constexpr int kN = kPackOf<S>;
+  constexpr bool kWeights = Op::kWith == With::Element;
+  using V = typename Op::Value;
+  const auto load = [&](const auto* from) {
+    using T = std::remove_cvref_t<decltype(*from)>;
+    if constexpr (kWhole)
+      return load_whole<T, kN>(from);
+    else
+      return load_part<T, kN>(from, false, left, T{});
+  };
+  const auto take = [&](int taken, auto all) {
+    Pack<S, kN> loaded[kInFlight];
+    Pack<V, kWeights ? kN : 1> weight[kInFlight];
+#pragma unroll
+    for (int j = 0; j < kInFlight; ++j) {
+      const std::int64_t at = all || taken + j < count ? (taken + j) * step : 0;
+      loaded[j] = load(x + at);
+      if constexpr (kWeights) weight[j] = load(with + at);
+    }
+    if (kRunsOf<Op, S> && taken == 0) chains.begin(loaded[0].at);
+#pragma unroll
+    for (int j = 0; j < kInFlight; ++j)
+      if (all || taken + j < count)
+        chains.take(loaded[j].at, kWeights ? weight[j].at : w, taken + j);
+  };
+  int taken = 0;
+  if constexpr (kWhole) {
+#pragma unroll 1
+    for (; taken + kInFlight <= count; taken += kInFlight) take(taken, std::true_type());
+  }
+#pragma unroll 1
+  for (; taken < count; taken += kInFlight) take(taken, std::false_type());
+}
+
 /// Row r of `outer` is n elements; `lanes` threads share a part of it.
 template <class Op, class S>
 __global__ void __launch_bounds__(kBlockThreads, kResident<S>)
@@ -172,10 +218,11 @@ __global__ void __launch_bounds__(kBlockThreads, kResident<S>)
   using A = typename Op::Acc;
   using V = typename Op::Value;
   constexpr int kN = kPackOf<S>;
-  constexpr int kChains = kRunsOf<Op, S> || Op::kChains > kN ? kN : Op::kChains;
+  constexpr int kChains = kRunsOf<Op, S> ? 1 : Op::kChains > kN ? kN : Op::kChains;
   __shared__ A shared[kBlockThreads / 32];
+  const int shift = 31 - __clz(lanes);
   const int lane = static_cast<int>(threadIdx.x) & (lanes - 1);
-  const std::uint32_t row = blockIdx.x * (kBlockThreads / lanes) + threadIdx.x / lanes;
+  const std::uint32_t row = blockIdx.x * (kBlockThreads >> shift) + (threadIdx.x >> shift);
   const bool here = row < outer.numel;
   std::int64_t offset[3] = {};
   A total = Op::identity();
@@ -196,39 +243,25 @@ __global__ void __launch_bounds__(kBlockThreads, kResident<S>)
     const int skew = static_cast<int>(reinterpret_cast<std::uintptr_t>(from) / sizeof(S) % kN);
     std::int64_t head = (kN - skew) % kN;
     if (head > count) head = count;
+#pragma unroll 1
     for (std::int64_t i = lane; i < head; i += lanes) single(i);
     const std::int64_t packs = (count - head) / kN;
-    Chains<Op, S, kChains> chains;
-    int taken = 0;
-    for (std::int64_t p = lane; p < packs; p += kInFlight * lanes) {
-      Pack<S, kN> loaded[kInFlight];
-      Pack<V, Op::kWith == With::Element ? kN : 1> weight[kInFlight];
+    const int turns =
+        packs > lane ? static_cast<int>((packs - lane + lanes - 1) >> shift) : 0;
+    V same[kN];
 #pragma unroll
-      for (int j = 0; j < kInFlight; ++j) {
-        const std::int64_t q = p + j * lanes;
-        if (q >= packs) continue;
-        loaded[j] = load_whole<S, kN>(from + head + q * kN);
-        if constexpr (Op::kWith == With::Element)
-          weight[j] = load_whole<V, kN>(weights + head + q * kN);
-      }
-      if (kRunsOf<Op, S> && taken == 0) chains.begin(loaded[0].at);
-#pragma unroll
-      for (int j = 0; j < kInFlight; ++j) {
-        const std::int64_t q = p + j * lanes;
-        if (q >= packs) continue;
-#pragma unroll
-        for (int k = 0; k < kN; ++k) {
-          if constexpr (Op::kWith == With::Element) w = weight[j].at[k];
-          chains.take(k % kChains, loaded[j].at[k], w, taken);
-        }
-        ++taken;
-      }
-    }
+    for (int k = 0; k < kN; ++k) same[k] = w;
+    const std::int64_t first = head + static_cast<std::int64_t>(lane) * kN;
+    const std::int64_t step = static_cast<std::int64_t>(lanes) * kN;
+    Chains<Op, S, kN, kChains> chains;
+    const V* beside = nullptr;
+    if constexpr (Op::kWith == With::Element) beside = weights + first;
+    take_packs<Op, true>(chains, from + first, beside, same, step, turns, kN);
+#pragma unroll 1
     for (std::int64_t i = head + packs * kN + lane; i < count; i += lanes) single(i);
 #pragma unroll
     for (int c = 0; c < kChains; ++c)
-      total = Op::join(total, chains.made(c, taken, begin + head + lane * kN + c,
-                                          static_cast<std::int64_t>(lanes) * kN));
+      total = Op::join(total, chains.made(c, turns, begin + first, step));
   }
   total = join_lanes<Op>(total, lanes, shared);
   if (here && lane == 0) out.put<Op>(blockIdx.y, offset[1], total);
@@ -253,19 +286,26 @@ __global__ void __launch_bounds__(kBlockThreads, kResident<S>)
   using V = typename Op::Value;
   constexpr int kN = kPackOf<S>;
   __shared__ A shared[kBlockThreads];
-  const int t = static_cast<int>(threadIdx.x);
-  const int lane = t / c.threads, lanes = kBlockThreads / c.threads;
+  const int t = static_cast<int>(threadIdx.x), shift = 31 - __clz(c.threads);
+  const int lane = t >> shift, lanes = kBlockThreads >> shift, place = t & (c.threads - 1);
   const std::int64_t column =
-      (static_cast<std::int64_t>(blockIdx.x % c.tiles) * c.threads + t % c.threads) * kN;
+      (static_cast<std::int64_t>(blockIdx.x % c.tiles) * c.threads + place) * kN;
   const std::int64_t left = c.width - column;
   std::int64_t offset[3] = {};
   outer.locate(blockIdx.x / c.tiles, offset);
   const std::int64_t begin = blockIdx.y * c.piece;
-  Chains<Op, S, kN> chains;
-  int taken = 0;
+  Chains<Op, S, kN, kN> chains;
+  const std::int64_t end = c.rows - begin < c.piece ? c.rows : begin + c.piece;
+  const int turns = left > 0 && end - begin > lane
+                        ? static_cast<int>((end - begin - lane + lanes - 1) >> (31 - __clz(lanes)))
+                        : 0;
 
-  if (left > 0) {
-    const S* const from = x + offset[0] + column;
+  if (turns > 0) {
+    const std::int64_t first = (begin + lane) * c.row_stride + column;
+    const std::int64_t step = lanes * c.row_stride;
+    const S* const from = x + offset[0] + first;
+    const V* weights = nullptr;
+    if constexpr (Op::kWith == With::Element) weights = with + offset[2] + first;
     V w[kN];
 #pragma unroll
     for (int k = 0; k < kN; ++k) w[k] = Op::weight(out.flip);
@@ -274,36 +314,14 @@ __global__ void __launch_bounds__(kBlockThreads, kResident<S>)
       for (int k = 0; k < kN; ++k)
         if (k < left) w[k] = with[offset[2] + (column + k) * c.with_stride];
     }
-    const std::int64_t end = c.rows - begin < c.piece ? c.rows : begin + c.piece;
-    for (std::int64_t r = begin + lane; r < end; r += kInFlight * lanes) {
-      Pack<S, kN> loaded[kInFlight];
-      Pack<V, Op::kWith == With::Element ? kN : 1> weight[kInFlight];
-#pragma unroll
-      for (int j = 0; j < kInFlight; ++j) {
-        const std::int64_t row = r + j * lanes;
-        if (row >= end) continue;
-        loaded[j] = load_part<S>(from + row * c.row_stride, c.whole, left, S{});
-        if constexpr (Op::kWith == With::Element)
-          weight[j] =
-              load_part<V>(with + offset[2] + column + row * c.row_stride, c.whole, left, V{});
-      }
-      if (kRunsOf<Op, S> && taken == 0) chains.begin(loaded[0].at);
-#pragma unroll
-      for (int j = 0; j < kInFlight; ++j) {
-        const std::int64_t row = r + j * lanes;
-        if (row >= end) continue;
-#pragma unroll
-        for (int k = 0; k < kN; ++k) {
-          if constexpr (Op::kWith == With::Element) w[k] = weight[j].at[k];
-          chains.take(k, loaded[j].at[k], w[k], taken);
-        }
-        ++taken;
-      }
-    }
+    if (c.whole && left >= kN)
+      take_packs<Op, true>(chains, from, weights, w, step, turns, left);
+    else
+      take_packs<Op, false>(chains, from, weights, w, step, turns, left);
   }
 #pragma unroll
   for (int k = 0; k < kN; ++k) {
-    const A total = join_columns<Op>(chains.made(k, taken, begin + lane, lanes), c.threads, shared);
+    const A total = join_columns<Op>(chains.made(k, turns, begin + lane, lanes), c.threads, shared);
     if (lane == 0 && k < left)
       out.put<Op>(blockIdx.y, offset[1] + (column + k) * c.out_stride, total);
   }

@@ -1,6 +1,7 @@
 #include <limits>
 
 #include "cuda/backend.hpp"
+#include "cuda/exp.cuh"
 #include "cuda/lanes.cuh"
 #include "lamppp/tensor/ops.hpp"
 #include "tensor/access.hpp"
@@ -22,33 +23,18 @@ namespace {
 // other axes than the last, where threads take neighbouring columns. A maximum and a sum that is
 // relative to it are found in one pass (Milakov and Gimelshein, "Online normalizer calculation for
 // softmax", 2018).
+// What a thread waits for is mostly memory: so threads have few registers, that there be many of
+// them, and several loads in flight, which are in no branches of their own.
 // A row is read in slots of a pack at aligned addresses, the first and the last of which may lie
 // partly outside of it.
 
-/// e^x, for halves as exact as they need. Terms of a sum of which the largest is 1 need no more
-/// either: an error that grows with -x shrinks with e^x.
+/// e^x for x <= 0, as exact as elements of S need.
 template <class S, class C>
 __device__ __forceinline__ C power(C x) {
-  if constexpr (kIsHalf<S>)
-    return __expf(x);
-  else if constexpr (std::is_same_v<C, float>)
-    return expf(x);
+  if constexpr (std::is_same_v<S, float>)
+    return ::exp(x);
   else
-    return exp(x);
-}
-template <class C>
-__device__ __forceinline__ C term(C x) {
-  if constexpr (std::is_same_v<C, float>)
-    return __expf(x);
-  else
-    return exp(x);
-}
-template <class C>
-__device__ __forceinline__ C logarithm(C x) {
-  if constexpr (std::is_same_v<C, float>)
-    return logf(x);
-  else
-    return log(x);
+    return exp_near(x);
 }
 template <class C>
 __device__ __forceinline__ C infinity() {
@@ -89,7 +75,7 @@ struct Forward {
   __device__ static C shift(C top) { return top == -infinity<C>() ? C{0} : top; }
   __device__ static Stat join(const Stat& a, const Stat& b) {
     const C top = MaxOf<C>::join(a.top, b.top), by = shift(top);
-    return {top, a.sum * term(a.top - by) + b.sum * term(b.top - by)};
+    return {top, a.sum * exp_near(a.top - by) + b.sum * exp_near(b.top - by)};
   }
   /// Takes kN elements of each input.
   template <int kN>
@@ -100,17 +86,15 @@ struct Forward {
     const C by = shift(top);
     C terms[kN];
 #pragma unroll
-    for (int k = 0; k < kN; ++k) terms[k] = term(x[0][k] - by);
+    for (int k = 0; k < kN; ++k) terms[k] = exp_near(x[0][k] - by);
 #pragma unroll
     for (int step = 1; step < kN; step *= 2)
 #pragma unroll
       for (int k = 0; k + step < kN; k += 2 * step) terms[k] += terms[k + step];
-    a = {top, a.sum * term(a.top - by) + terms[0]};
+    a = {top, a.sum * exp_near(a.top - by) + terms[0]};
   }
   /// What results are made of.
-  __device__ static void finish(Stat& a, bool log) {
-    a.sum = log ? logarithm(a.sum) : C{1} / a.sum;
-  }
+  __device__ static void finish(Stat& a, bool log) { a.sum = log ? ::log(a.sum) : C{1} / a.sum; }
   __device__ static C result(const C (&x)[kInputs], const Stat& a, bool log) {
     return log ? x[0] - a.top - a.sum : power<S>(x[0] - a.top) * a.sum;
   }
@@ -180,57 +164,82 @@ __device__ __forceinline__ void store_slot(S* row, std::int64_t first, std::int6
 }
 
 inline constexpr int kMostThreads = 512;
+/// Elements of each input that a thread has of a row, where rows are long and where they are short:
+/// more of them leave too few threads that wait for memory.
+template <class Op, class S>
+inline constexpr int kMany = sizeof(S) == 4   ? 32 / Op::kInputs
+                             : sizeof(S) == 2 ? 16
+                                              : 8;
+inline constexpr int kFew = 8;
+/// Blocks of kMostThreads that a multiprocessor runs at a time, as registers allow.
+template <class Op, class S>
+#if __CUDA_ARCH__ == 750
+inline constexpr int kHeldBlocks = 2;  // of 1024 threads at most
+#else
+inline constexpr int kHeldBlocks = sizeof(S) == 2 && Op::kInputs == 1 ? 3 : 2;
+#endif
 
 /// Operands of a loop over rows or columns: the output and the inputs.
 template <class Op>
 inline constexpr int kOperands = Op::kInputs + 1;
 
-/// Rows of up to lanes * kSlots slots, by `lanes` threads each.
+/// Rows of up to lanes * kSlots slots, by `lanes` threads each. `whole` says that rows are packs at
+/// aligned addresses.
 template <class Op, class S, int kSlots>
-__global__ void __launch_bounds__(kMostThreads)
+__global__ void __launch_bounds__(kMostThreads, kHeldBlocks<Op, S>)
     softmax_held(S* out, const Inputs<Op, S> in, const Loop<kOperands<Op>> rows, int n, int lanes,
-                 bool log) {
+                 bool whole, bool log) {
   using C = Computed<S>;
   constexpr int kN = kPackOf<S>, kInputs = Op::kInputs;
+  constexpr bool kKeeps = std::is_same_v<S, C>;  // e^x in the place of x
   __shared__ C shared[kMostThreads / 32];
-  const int lane = static_cast<int>(threadIdx.x) & (lanes - 1);
-  const std::uint32_t row = blockIdx.x * (blockDim.x / lanes) + threadIdx.x / lanes;
+  const int shift = 31 - __clz(lanes), t = static_cast<int>(threadIdx.x);
+  const int lane = t & (lanes - 1);
+  const std::uint32_t row = blockIdx.x * (blockDim.x >> shift) + (t >> shift);
   const bool here = row < rows.numel;
   std::int64_t offset[kOperands<Op>] = {};
   if (here) rows.locate(row, offset);
   const int before = before_row(in.at[0] + offset[1]);
 
-  C x[kInputs][kSlots][kN];
+  Pack<S, kN> x[kInputs][kSlots];
 #pragma unroll
   for (int i = 0; i < kInputs; ++i) {
     const S* const from = in.at[i] + offset[i + 1];
-    Pack<S, kN> loaded[kSlots];
+    const int size = here ? n : 0;
+    uint4 loaded[kSlots];
+    if (whole) {
 #pragma unroll
-    for (int j = 0; j < kSlots; ++j)
-      loaded[j] = load_slot(from, (lane + j * lanes) * kN - before, here ? n : 0, Op::fill());
+      for (int j = 0; j < kSlots; ++j) {
+        const int first = (lane + j * lanes) * kN;
+        loaded[j] = filled(Op::fill());
+        if (first < size) loaded[j] = load_bits(from + first);
+      }
+    } else {
 #pragma unroll
-    for (int j = 0; j < kSlots; ++j)
+      for (int j = 0; j < kSlots; ++j)
+        loaded[j] = std::bit_cast<uint4>(
+            load_slot(from, (lane + j * lanes) * kN - before, size, Op::fill()));
+    }
 #pragma unroll
-      for (int k = 0; k < kN; ++k) x[i][j][k] = widen(loaded[j].at[k]);
+    for (int j = 0; j < kSlots; ++j) x[i][j] = std::bit_cast<Pack<S, kN>>(loaded[j]);
   }
 
   typename Op::Stat stat = Op::identity();
   if constexpr (kInputs == 1) {
-    // Not relative to another maximum on the way, and e^x is computed once.
-    C top = x[0][0][0];
+    // Not relative to another maximum on the way.
+    C top = -infinity<C>(), sums[kN] = {};
 #pragma unroll
     for (int j = 0; j < kSlots; ++j)
 #pragma unroll
-      for (int k = 0; k < kN; ++k) top = MaxOf<C>::join(top, x[0][j][k]);
+      for (int k = 0; k < kN; ++k) top = MaxOf<C>::join(top, widen(x[0][j].at[k]));
     top = join_lanes<MaxOf<C>>(top, lanes, shared);
-    C sums[kN] = {};
 #pragma unroll
     for (int j = 0; j < kSlots; ++j)
 #pragma unroll
       for (int k = 0; k < kN; ++k) {
-        const C shifted_down = x[0][j][k] - top, raised = power<S>(shifted_down);
+        const C raised = power<S>(widen(x[0][j].at[k]) - top);
         sums[k] += raised;
-        x[0][j][k] = log ? shifted_down : raised;
+        if (kKeeps && !log) x[0][j].at[k] = convert<S>(raised);
       }
 #pragma unroll
     for (int k = 1; k < kN; ++k) sums[0] += sums[k];
@@ -242,7 +251,7 @@ __global__ void __launch_bounds__(kMostThreads)
 #pragma unroll
       for (int i = 0; i < kInputs; ++i)
 #pragma unroll
-        for (int k = 0; k < kN; ++k) slot[i][k] = x[i][j][k];
+        for (int k = 0; k < kN; ++k) slot[i][k] = widen(x[i][j].at[k]);
       Op::add(stat, slot, log);
     }
     stat = join_lanes<Op>(stat, lanes, shared);
@@ -251,20 +260,31 @@ __global__ void __launch_bounds__(kMostThreads)
   if (!here) return;
 
   S* const to = out + offset[0];
+  const auto store = [&](auto&& result) {
 #pragma unroll
-  for (int j = 0; j < kSlots; ++j) {
-    Pack<S, kN> made;
+    for (int j = 0; j < kSlots; ++j) {
+      Pack<S, kN> made;
 #pragma unroll
-    for (int k = 0; k < kN; ++k) {
-      C result;
-      if constexpr (kInputs == 1)
-        result = log ? x[0][j][k] - stat.sum : x[0][j][k] * stat.sum;
-      else
-        result = Op::result({x[0][j][k], x[1][j][k]}, stat, log);
-      made.at[k] = convert<S>(result);
+      for (int k = 0; k < kN; ++k) {
+        C of[kInputs];
+#pragma unroll
+        for (int i = 0; i < kInputs; ++i) of[i] = widen(x[i][j].at[k]);
+        made.at[k] = convert<S>(result(of));
+      }
+      const int first = (lane + j * lanes) * kN;
+      if (!whole)
+        store_slot(to, first - before, n, made);
+      else if (first < n)
+        store_whole(to + first, made);
     }
-    store_slot(to, (lane + j * lanes) * kN - before, n, made);
-  }
+  };
+  using Elements = const C(&)[kInputs];
+  if (log)
+    store([&](Elements of) { return Op::result(of, stat, true); });
+  else if constexpr (kKeeps && kInputs == 1)
+    store([&](Elements of) { return of[0] * stat.sum; });
+  else
+    store([&](Elements of) { return Op::result(of, stat, false); });
 }
 
 inline constexpr int kRowThreads = 1024;
@@ -274,12 +294,12 @@ inline constexpr int kRowThreads = 1024;
 template <class Op, class S>
 __global__ void __launch_bounds__(kRowThreads)
     softmax_long(S* out, const Inputs<Op, S> in, const Loop<kOperands<Op>> rows, std::int64_t n,
-                 std::int64_t piece, int held, typename Op::Stat* parts, Step step, bool log) {
+                 std::int64_t piece, int held, bool whole, typename Op::Stat* parts, Step step,
+                 bool log) {
   using C = Computed<S>;
   using Stat = typename Op::Stat;
   constexpr int kN = kPackOf<S>, kInputs = Op::kInputs;
-  extern __shared__ uint4 memory[];
-  auto* const hold = reinterpret_cast<Pack<S, kN>*>(memory);
+  extern __shared__ uint4 hold[];
   __shared__ Stat shared[kRowThreads / 32];
   std::int64_t offset[kOperands<Op>] = {};
   rows.locate(blockIdx.x, offset);
@@ -297,14 +317,21 @@ __global__ void __launch_bounds__(kRowThreads)
   const auto over_slots = [&](bool again, auto&& visit_slots) {
     for (std::int64_t first = threadIdx.x; first < slots; first += kRowThreads * kFlight) {
       Pack<S, kN> loaded[kFlight][kInputs];
+      const bool full = whole && first + (kFlight - 1) * kRowThreads < slots;
 #pragma unroll
       for (int j = 0; j < kFlight; ++j) {
         const std::int64_t slot = first + j * kRowThreads;
 #pragma unroll
-        for (int i = 0; i < kInputs; ++i)
-          loaded[j][i] = again && slot < held
-                             ? hold[i * held + slot]
-                             : load_slot(from[i], slot * kN - before, count, Op::fill());
+        for (int i = 0; i < kInputs; ++i) {
+          uint4 bits;
+          if (again && slot < held)
+            bits = hold[i * held + slot];
+          else if (full)
+            bits = load_bits(from[i] + slot * kN);
+          else
+            bits = std::bit_cast<uint4>(load_slot(from[i], slot * kN - before, count, Op::fill()));
+          loaded[j][i] = std::bit_cast<Pack<S, kN>>(bits);
+        }
       }
       visit_slots(first, loaded);
     }
@@ -325,7 +352,8 @@ __global__ void __launch_bounds__(kRowThreads)
           const std::int64_t slot = first + (j + g) * kRowThreads;
 #pragma unroll
           for (int i = 0; i < kInputs; ++i) {
-            if (slot < held) hold[i * held + slot] = loaded[j + g][i];  // only this thread reads it
+            if (slot < held)  // only this thread reads it
+              hold[i * held + slot] = std::bit_cast<uint4>(loaded[j + g][i]);
 #pragma unroll
             for (int k = 0; k < kN; ++k) x[i][g * kN + k] = widen(loaded[j + g][i].at[k]);
           }
@@ -355,7 +383,10 @@ __global__ void __launch_bounds__(kRowThreads)
                    for (int i = 0; i < kInputs; ++i) x[i] = widen(loaded[j][i].at[k]);
                    made.at[k] = convert<S>(Op::result(x, stat, log));
                  }
-                 store_slot(to, slot * kN - before, count, made);
+                 if (whole)
+                   store_whole(to + slot * kN, made);
+                 else
+                   store_slot(to, slot * kN - before, count, made);
                }
              });
 }
@@ -374,7 +405,7 @@ struct ColumnAxes {
 inline constexpr int kTileThreads = 32;
 /// Blocks that a multiprocessor runs at a time, as registers allow.
 template <class S>
-inline constexpr int kColumnBlocks = sizeof(S) == 4 ? 4 : 3;
+inline constexpr int kColumnBlocks = sizeof(S) == 2 ? 3 : 4;
 
 /// Part y of the rows of a tile of columns. `parts` has for each part a row of statistics.
 template <class Op, class S>
@@ -402,18 +433,30 @@ __global__ void __launch_bounds__(kBlockThreads, kColumnBlocks<S>)
   constexpr int kFlight = kInFlight<Op>;
   const std::int64_t stride = kFlight * lanes, top = begin + lane;
   const std::int64_t turns = top < end ? (end - top + stride - 1) / stride : 0;
+  bool packs = left >= kN;
+#pragma unroll
+  for (int i = 0; i < kInputs; ++i) packs &= c.whole[i + 1];
   const auto over_rows = [&](bool back, auto&& visit_rows) {
+#pragma unroll 1
     for (std::int64_t turn = 0; turn < turns; ++turn) {
       const std::int64_t first = top + (back ? turns - 1 - turn : turn) * stride;
       Pack<S, kN> loaded[kFlight][kInputs];
+      const auto load = [&](auto&& one) {
 #pragma unroll
-      for (int j = 0; j < kFlight; ++j) {
-        const std::int64_t row = first + j * lanes;
+        for (int j = 0; j < kFlight; ++j)
 #pragma unroll
-        for (int i = 0; i < kInputs; ++i)
-          loaded[j][i] = load_part(in.at[i] + offset[i + 1] + column + row * c.stride[i + 1],
-                                   c.whole[i + 1], row < end ? left : 0, Op::fill());
-      }
+          for (int i = 0; i < kInputs; ++i)
+            loaded[j][i] =
+                one(in.at[i] + offset[i + 1] + column + (first + j * lanes) * c.stride[i + 1], i,
+                    first + j * lanes < end);
+      };
+      // Not a branch for each load, which would have the compiler wait for one before the next.
+      if (packs && first + (kFlight - 1) * lanes < end)
+        load([](const S* from, int, bool) { return load_whole<S, kN>(from); });
+      else
+        load([&](const S* from, int i, bool there) {
+          return load_part(from, c.whole[i + 1], there ? left : 0, Op::fill());
+        });
       visit_rows(first, loaded);
     }
   };
@@ -488,24 +531,23 @@ template <class Op, class S>
 void run_rows(const Context& context, const char* name, S* out, const Inputs<Op, S>& in,
               const Iteration& loop, std::int64_t n, bool log) {
   constexpr int kN = kPackOf<S>;
-  // Elements of each input in a thread's registers.
-  constexpr int kFew = 8, kMany = (sizeof(S) == 8 ? 16 : 32) / Op::kInputs;
-  bool aligned = n % kN == 0;
+  bool aligned = n % kN == 0 && is_aligned(out, kPackBytes);
   for (int i = 0; i < Op::kInputs; ++i) aligned &= is_aligned(in.at[i], kPackBytes);
-  for (int d = 0; d < loop.ndim; ++d) aligned &= loop.strides[1][d] % kN == 0;
+  for (int d = 0; d < loop.ndim; ++d)
+    for (int i = 0; i < kOperands<Op>; ++i) aligned &= loop.strides[i][d] % kN == 0;
   const std::int64_t slots = aligned ? n / kN : (n + 2 * kN - 2) / kN;
   const int multiprocessors = properties(context.index).multiprocessors;
 
-  if (slots * kN <= kMany * kMostThreads) {
+  if (slots * kN <= kMany<Op, S> * kMostThreads) {
     const bool few = slots * kN <= kFew * 32;
-    const int lanes = power_above(ceil_div(slots * kN, few ? kFew : kMany), kMostThreads);
+    const int lanes = power_above(ceil_div(slots * kN, few ? kFew : kMany<Op, S>), kMostThreads);
     const int threads = std::max(lanes, kBlockThreads);
     for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {
       launch(context, name,
-             few ? &softmax_held<Op, S, kFew / kN> : &softmax_held<Op, S, kMany / kN>,
+             few ? &softmax_held<Op, S, kFew / kN> : &softmax_held<Op, S, kMany<Op, S> / kN>,
              static_cast<unsigned>(ceil_div(part.numel, threads / lanes)),
              static_cast<unsigned>(threads), 0, out + offsets[0], moved(in, offsets),
-             Loop<kOperands<Op>>(part), static_cast<int>(n), lanes, log);
+             Loop<kOperands<Op>>(part), static_cast<int>(n), lanes, aligned, log);
     });
     return;
   }
@@ -533,7 +575,7 @@ void run_rows(const Context& context, const char* name, S* out, const Inputs<Op,
       launch(context, name, kernel,
              dim3(static_cast<unsigned>(part.numel), static_cast<unsigned>(parts)), kRowThreads,
              shared, out + offsets[0], moved(in, offsets), Loop<kOperands<Op>>(part), n, piece,
-             held, stats + done * parts, step, log);
+             held, aligned, stats + done * parts, step, log);
       done += part.numel;
     });
   };
