@@ -347,9 +347,7 @@ TEST(Normalize, OfASum) {
     };
     check(
         "add_layer_norm", {shape, shape, row, row},
-        [&](const Inputs& in) {
-          return both(add_layer_norm(in[0], in[1], in[2], in[3], 0.1));
-        },
+        [&](const Inputs& in) { return both(add_layer_norm(in[0], in[1], in[2], in[3], 0.1)); },
         [&](const Inputs& in) {
           const Variable sum = in[0] + in[1];
           return both({normal(sum, true, 0.1) * in[2] + in[3], sum});
@@ -371,7 +369,8 @@ TEST(Normalize, OfASum) {
 // In the bits of the two ops, halves rounded in between.
 TEST(Normalize, OfASumIsTwoOps) {
   for (const DataType type : kFloats) {
-    const Tensor x = lmp::randn(0, 1, {70, 33}).astype(type), r = lmp::randn(0, 1, {70, 33}).astype(type);
+    const Tensor x = lmp::randn(0, 1, {70, 33}).astype(type),
+                 r = lmp::randn(0, 1, {70, 33}).astype(type);
     const Tensor w = lmp::randn(0, 1, {33}).astype(type), b = lmp::randn(0, 1, {33}).astype(type);
     const auto [y, sum] = add_layer_norm(x, r, w, b);
     EXPECT_TRUE(array_equal(sum, x + r));

@@ -205,8 +205,7 @@ template <class S, int kGroup>
 __device__ __forceinline__ void write_slopes(const Loss<S>& a, std::int64_t row, bool counts,
                                              std::int64_t label, Computed<S> top,
                                              Computed<S> over_sum, Computed<S> by,
-                                             const Pack<S, kPackOf<S>>* hold, std::int64_t held,
-                                             int lane) {
+                                             const uint4* hold, std::int64_t held, int lane) {
   using C = Computed<S>;
   constexpr int kN = kPackOf<S>;
   const S* const x = a.logits + row * a.classes;
@@ -224,8 +223,7 @@ __device__ __forceinline__ void write_slopes(const Loss<S>& a, std::int64_t row,
         lane, [&](std::int64_t i) { out[i] = zero; },
         [&](auto several, std::int64_t p) {
 #pragma unroll
-          for (int q = 0; q < several; ++q)
-            store_pack<kN, S>(to, (p + q * kGroup) * kN, zeros);
+          for (int q = 0; q < several; ++q) store_whole(to + (p + q * kGroup) * kN, zeros);
         });
     return;
   }
@@ -239,14 +237,15 @@ __device__ __forceinline__ void write_slopes(const Loss<S>& a, std::int64_t row,
 #pragma unroll
         for (int q = 0; q < several; ++q) {
           const std::int64_t at = p + q * kGroup;
-          packs[q] = at < held ? hold[at] : load_pack<kN, S>(from, at * kN);
+          packs[q] =
+              at < held ? std::bit_cast<Pack<S, kN>>(hold[at]) : load_whole<S, kN>(from + at * kN);
         }
 #pragma unroll
         for (int q = 0; q < several; ++q) {
           Pack<S, kN> made;
 #pragma unroll
           for (int k = 0; k < kN; ++k) made.at[k] = convert<S>(slope(packs[q].at[k]));
-          store_pack<kN, S>(to, (p + q * kGroup) * kN, made);
+          store_whole(to + (p + q * kGroup) * kN, made);
         }
       });
   if (lane == split.template owner<kGroup>(label))
@@ -281,8 +280,7 @@ __global__ void __launch_bounds__(kLossThreads)
     cross_entropy_rows(const Loss<S> a, const Positions classes, int held) {
   using C = Computed<S>;
   constexpr int kN = kPackOf<S>, kRows = kLossThreads / kGroup;
-  extern __shared__ uint4 memory[];
-  auto* const hold = reinterpret_cast<Pack<S, kN>*>(memory);
+  extern __shared__ uint4 hold[];
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const bool smooths = a.smoothing != 0;
   C by{1};
@@ -329,10 +327,11 @@ __global__ void __launch_bounds__(kLossThreads)
             Pack<S, kN> packs[several];
 #pragma unroll
             for (int q = 0; q < several; ++q)
-              packs[q] = load_pack<kN, S>(body, (p + q * kGroup) * kN);
+              packs[q] = load_whole<S, kN>(body + (p + q * kGroup) * kN);
 #pragma unroll
             for (int q = 0; q < several; ++q) {
-              if (kGradient && p + q * kGroup < held) hold[p + q * kGroup] = packs[q];
+              if (kGradient && p + q * kGroup < held)
+                hold[p + q * kGroup] = std::bit_cast<uint4>(packs[q]);
               C values[kN];
 #pragma unroll
               for (int k = 0; k < kN; ++k) values[k] = widen(packs[q].at[k]);
@@ -398,8 +397,8 @@ __global__ void __launch_bounds__(kLossThreads)
   if (row >= a.rows) return;
   const std::int64_t given = a.labels[row];
   const std::int64_t label = given < 0 || given >= a.classes ? 0 : given;
-  write_slopes<S, kGroup>(a, row, given != a.ignored, label, a.stats[2 * row],
-                          a.stats[2 * row + 1], widen(gradient[row]), nullptr, 0, lane);
+  write_slopes<S, kGroup>(a, row, given != a.ignored, label, a.stats[2 * row], a.stats[2 * row + 1],
+                          widen(gradient[row]), nullptr, 0, lane);
 }
 
 /// f(std::integral_constant<int, threads>()) for so many threads that share a row.
@@ -425,8 +424,7 @@ Loss<S> loss_of(const Tensor& stats, const Tensor& gradient, const Tensor& logit
   a.classes = logits.shape().dim(logits.ndim() - 1);
   a.ignored = options.ignore_index;
   a.smoothing = static_cast<Computed<S>>(options.label_smoothing);
-  a.spread =
-      static_cast<Computed<S>>(options.label_smoothing / static_cast<double>(a.classes));
+  a.spread = static_cast<Computed<S>>(options.label_smoothing / static_cast<double>(a.classes));
   a.picked = static_cast<Computed<S>>(1 - options.label_smoothing);
   a.reduction = options.reduction;
   return a;
@@ -448,8 +446,7 @@ __global__ void __launch_bounds__(kThreads) scale_by(S* x, const S* by, std::int
 }  // namespace
 
 void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& stats,
-                   const Tensor& logits, const Tensor& labels,
-                   const CrossEntropyOptions& options) {
+                   const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options) {
   if (loss.numel() == 0) return;
   const Context context(logits.device());
   constexpr const char* kOp = "cross_entropy";
@@ -473,8 +470,8 @@ void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& sta
       if (!alone && a.gradient && a.reduction == LossReduction::Mean) {
         counts.emplace(context, kCounters * sizeof(std::int64_t));
         a.counts = counts->template as<std::int64_t>();
-        launch(context, kOp, &count_labels, kCounters, kLossThreads, 0, a.labels, a.rows,
-               a.ignored, a.counts);
+        launch(context, kOp, &count_labels, kCounters, kLossThreads, 0, a.labels, a.rows, a.ignored,
+               a.counts);
       }
       int held = 0;
       std::size_t shared = 0;

@@ -2,49 +2,57 @@
 #include "cuda/lanes.cuh"
 
 namespace lmp::cuda {
+
+using tensor::detail::GradientTarget;
+
 namespace {
 
 // Note [Normalisation on the GPU]
-// A warp or a block has one row, and keeps the first kHeld packs of each thread in registers; wider
-// rows are read again. In the backward pass the threads of few blocks go over many rows and add up
-// the gradients of weight and bias for their columns in registers; what blocks have found is joined
-// by a small kernel, in an order that the shape and the number of multiprocessors give. Rows that
-// do not fit registers get those gradients from a pass of its own.
+// Threads that share a row keep it in registers, a warp or where that is too narrow a block; of
+// wider rows the first part, and the rest is read again. In the backward pass each thread has
+// the same columns of all rows that its block takes, a few at a time for the sake of loads in
+// flight, and adds up the gradients of weight and bias for them in registers; what blocks have
+// found is joined by a small kernel, in an order that the shape and the number of multiprocessors
+// give. Rows that do not fit get those gradients from a pass of its own.
 
-constexpr int kWarp = 32, kBlock = 256, kWide = 512;  // threads that share a row
-
-template <class S>
-constexpr int kHeld = kIsHalf<S> ? 4 : 8;
-// Less of each row where registers hold sums as well.
-template <class S, int kGroup>
-constexpr int kKept = kGroup == kWarp ? kHeld<S> : kHeld<S> / 2;
+constexpr int kWarp = 32;
 
 template <class S>
 struct Rows {
   const S* x;
+  const S* residual;  // null, or what is added to x, into `sum`
   const S* gradient;
   const S* weight;
   const S* bias;
+  S* sum;
   S* out;
   Computed<S>* stats;
   std::int64_t rows, columns;
   Computed<S> eps;
-  bool centered;
+  bool centered, adds;  // to what is in `out`
 };
 
+/// A pack, of memory that the kernel may write elsewhere.
 template <class S, int kN>
 __device__ __forceinline__ Pack<S, kN> pack_at(const S* row, std::int64_t pack) {
-  return reinterpret_cast<const Pack<S, kN>*>(row)[pack];
+  return *reinterpret_cast<const Pack<S, kN>*>(row + pack * kN);
+}
+template <class S, int kN>
+__device__ __forceinline__ Pack<S, kN> added(const Pack<S, kN>& a, const Pack<S, kN>& b) {
+  Pack<S, kN> sum;
+#pragma unroll
+  for (int i = 0; i < kN; ++i) sum.at[i] = convert<S>(widen(a.at[i]) + widen(b.at[i]));
+  return sum;
 }
 
-__device__ __forceinline__ void prefetch(const void* from) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
-}
+template <int kGroup>
+constexpr int kForwardThreads = kGroup == kWarp ? 128 : kGroup;
 
-template <class S, int kN, int kGroup>
-__global__ void __launch_bounds__(kBlock) normalize_rows(const Rows<S> a) {
+/// Rows of up to kPacks packs a thread, or any for blocks.
+template <class S, int kN, int kGroup, int kPacks>
+__global__ void __launch_bounds__(kForwardThreads<kGroup>) normalize_rows(const Rows<S> a) {
   using C = Computed<S>;
-  constexpr int kRows = kBlock / kGroup;
+  constexpr int kRows = kForwardThreads<kGroup> / kGroup;
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const std::int64_t packs = a.columns / kN;
   const C count = static_cast<C>(a.columns);
@@ -52,18 +60,30 @@ __global__ void __launch_bounds__(kBlock) normalize_rows(const Rows<S> a) {
        first += std::int64_t{gridDim.x} * kRows) {
     const std::int64_t row = first + threadIdx.x / kGroup;
     const bool here = row < a.rows;
-    const S* const x = a.x + row * a.columns;
-    Pack<S, kN> held[kHeld<S>];
+    const std::int64_t begin = row * a.columns;
+    const auto load = [&](std::int64_t at) {
+      auto pack = load_whole<S, kN>(a.x + begin + at * kN);
+      if (a.residual) {
+        pack = added(pack, load_whole<S, kN>(a.residual + begin + at * kN));
+        store_whole(a.sum + begin + at * kN, pack);
+      }
+      return pack;
+    };
+    Pack<S, kN> held[kPacks];
 #pragma unroll
-    for (int p = 0; p < kHeld<S>; ++p)
-      if (const std::int64_t at = lane + p * kGroup; here && at < packs)
-        held[p] = pack_at<S, kN>(x, at);
+    for (int p = 0; p < kPacks; ++p)
+      if (const std::int64_t at = lane + p * kGroup; here && at < packs) held[p] = load(at);
+    bool again = false;
     const auto each = [&](auto&& f) {
 #pragma unroll
-      for (int p = 0; p < kHeld<S>; ++p)
+      for (int p = 0; p < kPacks; ++p)
         if (const std::int64_t at = lane + p * kGroup; here && at < packs) f(held[p], at);
-      for (std::int64_t at = lane + kHeld<S> * kGroup; here && at < packs; at += kGroup)
-        f(pack_at<S, kN>(x, at), at);
+      if constexpr (kGroup > kWarp) {
+        const S* const from = a.residual ? a.sum : a.x;
+        for (std::int64_t at = lane + kPacks * kGroup; here && at < packs; at += kGroup)
+          f(again ? pack_at<S, kN>(from + begin, at) : load(at), at);
+        again = true;
+      }
     };
     C mean{};
     if (a.centered) {
@@ -91,29 +111,20 @@ __global__ void __launch_bounds__(kBlock) normalize_rows(const Rows<S> a) {
       a.stats[2 * row] = mean;
       a.stats[2 * row + 1] = scale;
     }
-    S* const out = a.out + row * a.columns;
     each([&](const Pack<S, kN>& pack, std::int64_t at) {
-      const auto weight = pack_at<S, kN>(a.weight, at);
+      const auto weight = load_whole<S, kN>(a.weight + at * kN);
       Pack<S, kN> bias, made;
-      if (a.bias) bias = pack_at<S, kN>(a.bias, at);
+      if (a.bias) bias = load_whole<S, kN>(a.bias + at * kN);
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
         C v = (widen(pack.at[i]) - mean) * scale * widen(weight.at[i]);
         if (a.bias) v += widen(bias.at[i]);
         made.at[i] = convert<S>(v);
       }
-      reinterpret_cast<Pack<S, kN>*>(out)[at] = made;
+      store_whole(a.out + begin + at * kN, made);
     });
   }
 }
-
-template <int kGroup>
-constexpr int kBackwardThreads = kGroup == kWarp ? 128 : kGroup;
-// Blocks of the backward kernel that a multiprocessor has room for.
-template <int kGroup>
-constexpr int kBackwardBlocks = kGroup == kWarp    ? 3
-                                : kGroup == kBlock ? 2
-                                                   : 1;
 
 /// Sums over some of the rows: [part][of weight, of bias][columns].
 template <class C>
@@ -124,115 +135,211 @@ struct Parts {
   }
 };
 
-/// The gradient of x into a.out, unless that is null; if kSums, of rows that fit registers, those
-/// of weight and bias too.
-template <class S, int kN, int kGroup, bool kSums>
-__global__ void __launch_bounds__(kBackwardThreads<kGroup>, kBackwardBlocks<kGroup>)
+/// The gradient of x out of that of the result; `along` and `shift` are means along the row, of g
+/// times weight times the normalised x and of g times weight.
+template <class S, int kN>
+__device__ __forceinline__ Pack<S, kN> slopes(const Rows<S>& a, const Pack<S, kN>& x,
+                                              const Pack<S, kN>& g, const Pack<S, kN>& weight,
+                                              Computed<S> mean, Computed<S> scale,
+                                              Computed<S> along, Computed<S> shift,
+                                              const Pack<S, kN>& old) {
+  using C = Computed<S>;
+  Pack<S, kN> made;
+#pragma unroll
+  for (int i = 0; i < kN; ++i) {
+    const C normal = (widen(x.at[i]) - mean) * scale;
+    C v = scale * (widen(g.at[i]) * widen(weight.at[i]) - shift - normal * along);
+    if (a.adds) v += widen(old.at[i]);
+    made.at[i] = convert<S>(v);
+  }
+  return made;
+}
+
+// Of a block that takes kTogether rows at a time, kPacks packs a thread.
+template <int kPacks>
+constexpr int kMostThreads = kPacks == 1 ? 384 : 512;
+template <int kPacks>
+constexpr int kResident = kPacks == 1 ? 2 : 1;
+template <int kPacks>
+constexpr int kTogether = kPacks == 1 ? 2 : 1;
+
+/// Waits for the threads of a row, of which there are blockDim.x.
+__device__ __forceinline__ void row_barrier() {
+  if (blockDim.x == kWarp)
+    __syncwarp();
+  else if (blockDim.y == 1)
+    __syncthreads();
+  else
+    asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.y + 1), "r"(blockDim.x) : "memory");
+}
+
+/// Adds up kCount values, a power of two, over the threads of a row. `shared` is not used again
+/// before another call with other memory.
+template <int kCount, class C>
+__device__ __forceinline__ void sum_row(C (&v)[kCount], C (*shared)[kCount]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int warps = static_cast<int>(blockDim.x) / kWarp;
+  C(*const mine)[kCount] = shared + threadIdx.y * warps;
+  // Halves of the lanes go on with half of the values each.
+  C left[kCount];
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) left[i] = v[i];
+#pragma unroll
+  for (int by = kWarp / 2, n = kCount; by > 0; by /= 2) {
+    if (n > 1) {
+      n /= 2;
+      const bool upper = (lane & by) != 0;
+#pragma unroll
+      for (int i = 0; i < kCount / 2; ++i)
+        if (i < n) {
+          const C given = upper ? left[i] : left[i + n];
+          left[i] = (upper ? left[i + n] : left[i]) + __shfl_xor_sync(~0U, given, by);
+        }
+    } else {
+      left[0] += __shfl_xor_sync(~0U, left[0], by);
+    }
+  }
+  constexpr int kEach = kWarp / kCount;
+  if (lane % kEach == 0) mine[threadIdx.x / kWarp][lane / kEach] = left[0];
+  row_barrier();
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) v[i] = C{};
+  for (int w = 0; w < warps; ++w)
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) v[i] += mine[w][i];
+}
+
+/// The gradient of x into a.out, unless that is null, and sums for those of weight and bias into
+/// `parts`, unless those are. A row has blockDim.x threads, a block blockDim.y times kTogether rows
+/// at a time.
+template <class S, int kN, int kPacks>
+__global__ void __launch_bounds__(kMostThreads<kPacks>, kResident<kPacks>)
     normalize_rows_backward(const Rows<S> a, const Parts<Computed<S>> parts) {
   using C = Computed<S>;
-  constexpr int kThreads = kBackwardThreads<kGroup>, kRows = kThreads / kGroup;
-  constexpr int kPacks = kKept<S, kGroup>;
-  const int lane = static_cast<int>(threadIdx.x) % kGroup;
-  const int group = static_cast<int>(threadIdx.x) / kGroup;
+  using P = Pack<S, kN>;
+  constexpr int kRows = kTogether<kPacks>;
+  __shared__ alignas(16) C shared[2][kMostThreads<kPacks> / kWarp][2 * kRows];
+  extern __shared__ uint4 memory[];
   const std::int64_t packs = a.columns / kN;
   const C count = static_cast<C>(a.columns);
-  C weight_sums[kSums ? kPacks : 1][kN] = {}, bias_sums[kSums ? kPacks : 1][kN] = {};
-  for (std::int64_t first = std::int64_t{blockIdx.x} * kRows; first < a.rows;
-       first += std::int64_t{gridDim.x} * kRows) {
-    const std::int64_t row = first + group;
-    const bool here = row < a.rows;
-    const S* const x = a.x + row * a.columns;
-    const S* const g = a.gradient + row * a.columns;
-    Pack<S, kN> held_x[kPacks], held_g[kPacks];
+  const auto at = [&](int p) { return threadIdx.x + std::int64_t{p} * blockDim.x; };
+  P weight[kPacks] = {};
 #pragma unroll
-    for (int p = 0; p < kPacks; ++p)
-      if (const std::int64_t at = lane + p * kGroup; here && at < packs) {
-        held_x[p] = pack_at<S, kN>(x, at);
-        held_g[p] = pack_at<S, kN>(g, at);
-      }
-    // Few blocks fit with so many registers: what they read next is on its way meanwhile.
-    const std::int64_t ahead = std::int64_t{gridDim.x} * kRows;
-    if (kSums && row + ahead < a.rows && threadIdx.x % (128 / 16) == 0)
+  for (int p = 0; p < kPacks; ++p)
+    if (at(p) < packs) weight[p] = load_whole<S, kN>(a.weight + at(p) * kN);
+  C weight_sums[kPacks][kN] = {}, bias_sums[kPacks][kN] = {};
+  const std::int64_t step = std::int64_t{blockDim.y} * kRows;
+  int turn = 0;
+  for (std::int64_t first = blockIdx.x * step; first < a.rows;
+       first += gridDim.x * step, turn ^= 1) {
+    const std::int64_t row = first + threadIdx.y * kRows;
+    P x[kRows][kPacks] = {}, g[kRows][kPacks] = {}, old[kRows][kPacks];
+    C mean[kRows] = {}, scale[kRows] = {};
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (row + r >= a.rows) break;
+      mean[r] = a.stats[2 * (row + r)];
+      scale[r] = a.stats[2 * (row + r) + 1];
 #pragma unroll
       for (int p = 0; p < kPacks; ++p)
-        if (const std::int64_t at = lane + p * kGroup; at < packs) {
-          prefetch(x + ahead * a.columns + at * kN);
-          prefetch(g + ahead * a.columns + at * kN);
+        if (at(p) < packs) {
+          const std::int64_t place = (row + r) * a.columns + at(p) * kN;
+          x[r][p] = load_whole<S, kN>(a.x + place);
+          g[r][p] = load_whole<S, kN>(a.gradient + place);
         }
-    const C mean = here ? a.stats[2 * row] : C{}, scale = here ? a.stats[2 * row + 1] : C{};
-    const auto each = [&](auto&& f) {
+    }
+    C sums[2 * kRows] = {};
+#pragma unroll
+    for (int r = 0; r < kRows; ++r)
 #pragma unroll
       for (int p = 0; p < kPacks; ++p)
-        if (const std::int64_t at = lane + p * kGroup; here && at < packs)
-          f(held_x[p], held_g[p], at, p);
-      if constexpr (!kSums)
-        for (std::int64_t at = lane + kPacks * kGroup; here && at < packs; at += kGroup)
-          f(pack_at<S, kN>(x, at), pack_at<S, kN>(g, at), at, 0);
-    };
-    C sums[2] = {};  // of g * weight times the normalised x, and of g * weight
-    each([&](const Pack<S, kN>& xs, const Pack<S, kN>& gs, std::int64_t at, int p) {
-      const auto weight = pack_at<S, kN>(a.weight, at);
-      C along{}, shift{};
 #pragma unroll
-      for (int i = 0; i < kN; ++i) {
-        const C normal = (widen(xs.at[i]) - mean) * scale, gi = widen(gs.at[i]);
-        const C gw = gi * widen(weight.at[i]);
-        along += gw * normal;
-        shift += gw;
-        if constexpr (kSums) {
+        for (int i = 0; i < kN; ++i) {
+          const C normal = (widen(x[r][p].at[i]) - mean[r]) * scale[r];
+          const C gi = widen(g[r][p].at[i]), gw = gi * widen(weight[p].at[i]);
+          sums[2 * r] += gw * normal;
+          sums[2 * r + 1] += gw;
           weight_sums[p][i] += gi * normal;
           bias_sums[p][i] += gi;
         }
-      }
-      sums[0] += along;
-      sums[1] += shift;
-    });
     if (a.out == nullptr) continue;
-    sum_group<kGroup>(sums);
-    const C along = sums[0] / count, shift = a.centered ? sums[1] / count : C{};
-    S* const out = a.out + row * a.columns;
-    each([&](const Pack<S, kN>& xs, const Pack<S, kN>& gs, std::int64_t at, int) {
-      const auto weight = pack_at<S, kN>(a.weight, at);
-      Pack<S, kN> made;
+    if (a.adds)
 #pragma unroll
-      for (int i = 0; i < kN; ++i) {
-        const C normal = (widen(xs.at[i]) - mean) * scale;
-        made.at[i] =
-            convert<S>(scale * (widen(gs.at[i]) * widen(weight.at[i]) - shift - normal * along));
-      }
-      reinterpret_cast<Pack<S, kN>*>(out)[at] = made;
-    });
+      for (int r = 0; r < kRows; ++r)
+#pragma unroll
+        for (int p = 0; p < kPacks; ++p)
+          if (row + r < a.rows && at(p) < packs)
+            old[r][p] = pack_at<S, kN>(a.out + (row + r) * a.columns, at(p));
+    sum_row(sums, shared[turn]);
+#pragma unroll
+    for (int r = 0; r < kRows; ++r) {
+      if (row + r >= a.rows) break;
+      const C along = sums[2 * r] / count, shift = a.centered ? sums[2 * r + 1] / count : C{};
+#pragma unroll
+      for (int p = 0; p < kPacks; ++p)
+        if (at(p) < packs)
+          store_whole(
+              a.out + (row + r) * a.columns + at(p) * kN,
+              slopes(a, x[r][p], g[r][p], weight[p], mean[r], scale[r], along, shift, old[r][p]));
+    }
   }
-  if constexpr (kSums) {
-    // The rows of a block's warps, one warp after the other.
-    __shared__ C joined[2][kRows > 1 ? kPacks * kN * kWarp : 1];
-    for (int turn = 0; turn < kRows; ++turn) {
-      if (group == turn) {
+  if (parts.data == nullptr) return;
+  // What the threads of the same columns have, one after the other.
+  C* const joined = reinterpret_cast<C*>(memory);
+  for (unsigned y = 0; y < blockDim.y; ++y) {
+    if (threadIdx.y == y)
 #pragma unroll
-        for (int p = 0; p < kPacks; ++p) {
-          const std::int64_t at = lane + p * kGroup;
-          if (at >= packs) continue;
+      for (int p = 0; p < kPacks; ++p)
+        if (at(p) < packs)
 #pragma unroll
           for (int i = 0; i < kN; ++i) {
-            const std::int64_t column = at * kN + i;
+            const std::int64_t column = at(p) * kN + i;
             C w = weight_sums[p][i], b = bias_sums[p][i];
-            if constexpr (kRows > 1) {
-              if (turn > 0) {
-                w += joined[0][column];
-                b += joined[1][column];
-              }
-              joined[0][column] = w;
-              joined[1][column] = b;
+            if (y > 0) {
+              w += joined[column];
+              b += joined[a.columns + column];
             }
-            if (turn == kRows - 1) {
-              parts.at(blockIdx.x, 0, a.columns)[column] = w;
-              parts.at(blockIdx.x, 1, a.columns)[column] = b;
-            }
+            C* const to = y + 1 < blockDim.y ? joined : parts.at(blockIdx.x, 0, a.columns);
+            to[column] = w;
+            to[a.columns + column] = b;
           }
-        }
+    if (blockDim.y > 1) __syncthreads();
+  }
+}
+
+constexpr int kWideThreads = 256;
+
+/// The gradient of x, of rows that are too wide for the registers of a block.
+template <class S, int kN>
+__global__ void __launch_bounds__(kWideThreads) normalize_wide_backward(const Rows<S> a) {
+  using C = Computed<S>;
+  const std::int64_t packs = a.columns / kN;
+  const C count = static_cast<C>(a.columns);
+  for (std::int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
+    const std::int64_t begin = row * a.columns;
+    const C mean = a.stats[2 * row], scale = a.stats[2 * row + 1];
+    const auto each = [&](auto&& f) {
+      for (std::int64_t at = threadIdx.x; at < packs; at += kWideThreads)
+        f(load_whole<S, kN>(a.x + begin + at * kN), load_whole<S, kN>(a.gradient + begin + at * kN),
+          load_whole<S, kN>(a.weight + at * kN), at);
+    };
+    C sums[2] = {};
+    each([&](const Pack<S, kN>& x, const Pack<S, kN>& g, const Pack<S, kN>& weight, std::int64_t) {
+#pragma unroll
+      for (int i = 0; i < kN; ++i) {
+        const C gw = widen(g.at[i]) * widen(weight.at[i]);
+        sums[0] += gw * ((widen(x.at[i]) - mean) * scale);
+        sums[1] += gw;
       }
-      if constexpr (kRows > 1) __syncthreads();
-    }
+    });
+    sum_group<kWideThreads>(sums);
+    const C along = sums[0] / count, shift = a.centered ? sums[1] / count : C{};
+    each([&](const Pack<S, kN>& x, const Pack<S, kN>& g, const Pack<S, kN>& weight,
+             std::int64_t at) {
+      Pack<S, kN> old;
+      if (a.adds) old = pack_at<S, kN>(a.out + begin, at);
+      store_whole(a.out + begin + at * kN, slopes(a, x, g, weight, mean, scale, along, shift, old));
+    });
   }
 }
 
@@ -298,52 +405,84 @@ S* data_of(const Tensor& t) {
   return t.defined() ? static_cast<S*>(t.data()) : nullptr;
 }
 
+/// What forward and backward have in common.
+template <class S>
+Rows<S> rows_of(bool centered, const Tensor& x, const Tensor& weight, const Tensor& stats,
+                const Tensor& out) {
+  Rows<S> a{};
+  a.x = data_of<S>(x);
+  a.weight = data_of<S>(weight);
+  a.stats = data_of<Computed<S>>(stats);
+  a.out = data_of<S>(out);
+  a.columns = static_cast<std::int64_t>(weight.numel());
+  a.rows = static_cast<std::int64_t>(x.numel()) / a.columns;
+  a.centered = centered;
+  return a;
+}
+
 unsigned blocks_for(std::int64_t rows, int each) {
   return static_cast<unsigned>(std::min(ceil_div(rows, each), kLaunchElements));
 }
 
-/// Whether rows of all these can be read in packs.
-template <class S>
-bool packs_fit(std::int64_t columns, std::initializer_list<const void*> pointers) {
-  if (columns % kPackOf<S> != 0) return false;
-  return std::all_of(pointers.begin(), pointers.end(),
-                     [](const void* pointer) { return is_aligned(pointer, 16); });
+/// f(std::integral_constant<int, kN>()) for packs of so many elements, which rows of all of these
+/// can be read in.
+template <class S, class F>
+void with_row_packs(const Rows<S>& a, F&& f) {
+  bool fit = a.columns % kPackOf<S> == 0;
+  const S* const pointers[] = {a.x, a.residual, a.gradient, a.weight, a.bias, a.sum, a.out};
+  for (const S* pointer : pointers) fit &= is_aligned(pointer, kPackBytes);
+  with_pack<S>(fit, f);
 }
 
 constexpr const char* name_of(bool centered) { return centered ? "layer_norm" : "rms_norm"; }
 
+/// f(std::integral_constant<int, n>()) for so many packs of kN elements of a row, at least, that
+/// each thread of a warp keeps; false where that is too many.
+template <class S, int kN, class F>
+bool with_packs(std::int64_t packs, F&& f) {
+  constexpr int kMost = kIsHalf<S> ? 4 : 8, kStep = kN == 1 ? kMost : kMost / 4;
+  const std::int64_t each = ceil_div(packs, kWarp);
+  if (each <= kStep)
+    f(std::integral_constant<int, kStep>());
+  else if (each <= 2 * kStep && 2 * kStep <= kMost)
+    f(std::integral_constant<int, std::min(2 * kStep, kMost)>());
+  else if (each <= 3 * kStep && 3 * kStep <= kMost)
+    f(std::integral_constant<int, std::min(3 * kStep, kMost)>());
+  else if (each <= kMost)
+    f(std::integral_constant<int, kMost>());
+  else
+    return false;
+  return true;
+}
+
 }  // namespace
 
-void normalize(bool centered, const Tensor& out, const Tensor& stats, const Tensor& x,
-               const Tensor& weight, const Tensor& bias, double eps) {
+void normalize(bool centered, const Tensor& out, const Tensor& sum, const Tensor& stats,
+               const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias,
+               double eps) {
   if (x.numel() == 0) return;
   const Context context(x.device());
+  const char* const op = name_of(centered);
   visit_floating(x.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;
-    using C = Computed<S>;
-    Rows<S> a{};
-    a.x = data_of<S>(x);
-    a.weight = data_of<S>(weight);
+    Rows<S> a = rows_of<S>(centered, x, weight, stats, out);
+    a.residual = data_of<S>(residual);
+    a.sum = data_of<S>(sum);
     a.bias = data_of<S>(bias);
-    a.out = data_of<S>(out);
-    a.stats = data_of<C>(stats);
-    a.columns = static_cast<std::int64_t>(weight.numel());
-    a.rows = static_cast<std::int64_t>(x.numel()) / a.columns;
-    a.eps = static_cast<C>(eps);
-    a.centered = centered;
-    with_pack<S>(packs_fit<S>(a.columns, {a.x, a.weight, a.bias, a.out}), [&](auto pack) {
-      constexpr int kN = decltype(pack)::value;
-      const char* const op = name_of(centered);
-      if (a.columns <= kN * kHeld<S> * kWarp)
-        launch(context, op, &normalize_rows<S, kN, kWarp>, blocks_for(a.rows, kBlock / kWarp),
-               kBlock, 0, a);
-      else
-        launch(context, op, &normalize_rows<S, kN, kBlock>, blocks_for(a.rows, 1), kBlock, 0, a);
+    a.eps = static_cast<Computed<S>>(eps);
+    with_row_packs(a, [&](auto pack) {
+      constexpr int kN = decltype(pack)::value, kThreads = kForwardThreads<kWarp>;
+      if (!with_packs<S, kN>(a.columns / kN, [&](auto packs) {
+            launch(context, op, &normalize_rows<S, kN, kWarp, decltype(packs)::value>,
+                   blocks_for(a.rows, kThreads / kWarp), kThreads, 0, a);
+          }))
+        launch(context, op, &normalize_rows < S, kN, kWideThreads, kIsHalf<S> ? 4 : 8 >,
+               blocks_for(a.rows, 1), kWideThreads, 0, a);
     });
   });
 }
 
-void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const Tensor& gb,
+void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& gw, const Tensor& gb,
                         const Tensor& g, const Tensor& stats, const Tensor& x,
                         const Tensor& weight) {
   const bool sums = gw.defined() || gb.defined();
@@ -357,18 +496,13 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
   visit_floating(x.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;
     using C = Computed<S>;
-    Rows<S> a{};
-    a.x = data_of<S>(x);
+    Rows<S> a = rows_of<S>(centered, x, weight, stats, *gx.tensor);
     a.gradient = data_of<S>(g);
-    a.weight = data_of<S>(weight);
-    a.out = data_of<S>(gx);
-    a.stats = data_of<C>(stats);
-    a.columns = static_cast<std::int64_t>(weight.numel());
-    a.rows = static_cast<std::int64_t>(x.numel()) / a.columns;
-    a.centered = centered;
+    a.adds = gx.accumulate;
     const std::int64_t processors = properties(context.index).multiprocessors;
-    with_pack<S>(packs_fit<S>(a.columns, {a.x, a.gradient, a.weight, a.out}), [&](auto pack) {
+    with_row_packs(a, [&](auto pack) {
       constexpr int kN = decltype(pack)::value;
+      const std::int64_t packs = a.columns / kN;
       const auto bytes = [&](std::int64_t parts) {
         return static_cast<std::size_t>(2 * parts * a.columns) * sizeof(C);
       };
@@ -378,24 +512,35 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
                data_of<S>(gw), data_of<S>(gb), Parts<C>{parts.as<C>()}, count, a.columns);
       };
       // All gradients at once, if registers hold a row.
-      const auto all = [&](auto group) {
-        constexpr int kGroup = decltype(group)::value, kThreads = kBackwardThreads<kGroup>;
-        if (a.columns > kN * kKept<S, kGroup> * kGroup) return false;
+      const auto all = [&](auto each) {
+        constexpr int kPacks = decltype(each)::value, kMost = kMostThreads<kPacks>;
+        const std::int64_t threads = ceil_div(ceil_div(packs, kPacks), kWarp) * kWarp;
+        if (threads > kMost) return false;
+        const std::int64_t groups = kMost / threads;
         const std::int64_t blocks =
-            std::min(processors * kBackwardBlocks<kGroup>, ceil_div(a.rows, kThreads / kGroup));
+            std::min(processors * kResident<kPacks>, ceil_div(a.rows, groups * kTogether<kPacks>));
+        const dim3 block(static_cast<unsigned>(threads), static_cast<unsigned>(groups));
+        const auto go = [&](Parts<C> parts) {
+          launch(context, op, &normalize_rows_backward<S, kN, kPacks>,
+                 static_cast<unsigned>(blocks), block, groups > 1 ? bytes(1) : 0, a, parts);
+        };
+        if (!sums) {
+          go({});
+          return true;
+        }
         const Scratch parts(context, bytes(blocks));
-        launch(context, op, &normalize_rows_backward<S, kN, kGroup, true>,
-               static_cast<unsigned>(blocks), kThreads, 0, a, Parts<C>{parts.as<C>()});
+        go({parts.as<C>()});
         join(parts, blocks);
         return true;
       };
-      if (sums &&
-          (all(std::integral_constant<int, kWarp>()) ||
-           all(std::integral_constant<int, kBlock>()) || all(std::integral_constant<int, kWide>())))
+      // Of so many elements are the sums that a thread has.
+      constexpr int kElements = sizeof(S) == 8 ? 8 : 16;
+      if (all(std::integral_constant<int, 1>()) ||
+          all(std::integral_constant<int, kElements / kN>()))
         return;
       if (a.out)
-        launch(context, op, &normalize_rows_backward<S, kN, kBlock, false>, blocks_for(a.rows, 1),
-               kBackwardThreads<kBlock>, 0, a, Parts<C>{});
+        launch(context, op, &normalize_wide_backward<S, kN>, blocks_for(a.rows, 1), kWideThreads, 0,
+               a);
       if (!sums) return;
       constexpr std::int64_t kFewest = 256, kMost = 256;  // rows of a part, and parts
       const std::int64_t each = std::max(kFewest, ceil_div(a.rows, kMost));

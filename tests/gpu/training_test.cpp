@@ -136,9 +136,12 @@ TEST_F(GpuSharedLayers, CrossEntropy) {
 // The gradient that the forward pass makes, for rows that a few threads, a warp and a block share,
 // kept whole or not; it serves any seed, and again where the graph stays.
 TEST_F(GpuSharedLayers, CrossEntropyServesEverySeed) {
-  for (const auto& [rows, classes] :
-       {std::pair<std::int64_t, std::int64_t>{6, 10}, {50, 1000}, {70, 1003}, {40, 20008},
-        {9, 50304}, {3, 130003}}) {
+  for (const auto& [rows, classes] : {std::pair<std::int64_t, std::int64_t>{6, 10},
+                                      {50, 1000},
+                                      {70, 1003},
+                                      {40, 20008},
+                                      {9, 50304},
+                                      {3, 130003}}) {
     Generator generator(68);
     Tensor labels = lmp::randint(generator, 0, classes, {rows});
     labels.narrow(0, 1, 1).fill(-100);
@@ -176,6 +179,23 @@ TEST_F(GpuSharedLayers, CrossEntropyServesEverySeed) {
   }
 }
 
+// What a pass starts from is kept; one who writes into what he was given of it changes nothing.
+TEST_F(GpuSharedLayers, SeedsAreNotShared) {
+  const Variable x(draw(DataType::Float32, {4, 9}, 78).to(gpu()), true);
+  const Tensor at = lmp::zeros({4}, gpu(), DataType::Int64);
+  const auto gradient = [&] {
+    x.zero_grad();
+    const Variable loss = cross_entropy(x, at);
+    loss.backward();
+    const Tensor made = x.grad();
+    loss.grad().fill(5);
+    return made;
+  };
+  const Tensor first = gradient();
+  EXPECT_TRUE(same(gradient(), first));
+  EXPECT_TRUE(same(gradient(), first));
+}
+
 TEST_F(GpuSharedLayers, Norms) {
   for (const Shape& shape :
        {Shape{5, 7}, Shape{37, 768}, Shape{3, 10007}, Shape{2, 9, 64}, Shape{4000, 33}, Shape{4, 1},
@@ -201,12 +221,10 @@ TEST_F(GpuSharedLayers, NormsOfASum) {
     check_layer("add_layer_norm", {shape, shape, n, n}, [&](const Inputs& in) {
       return both(add_layer_norm(in[0], in[1], in[2], in[3], 1e-3));
     });
-    check_layer("add_rms_norm", {shape, shape, n}, [&](const Inputs& in) {
-      return both(add_rms_norm(in[0], in[1], in[2], 1e-3));
-    });
-    check_layer("one result of add_layer_norm", {shape, shape, n}, [](const Inputs& in) {
-      return add_layer_norm(in[0], in[1], in[2]).first;
-    });
+    check_layer("add_rms_norm", {shape, shape, n},
+                [&](const Inputs& in) { return both(add_rms_norm(in[0], in[1], in[2], 1e-3)); });
+    check_layer("one result of add_layer_norm", {shape, shape, n},
+                [](const Inputs& in) { return add_layer_norm(in[0], in[1], in[2]).first; });
   }
 }
 
@@ -504,6 +522,35 @@ TEST_F(GpuLaunches, StepOfAPerceptron) {
   EXPECT_LE(count, 12);
 }
 
+// The gradient comes with the loss, and one kernel adds what meets in a sum.
+TEST_F(GpuLaunches, LossesAndNorms) {
+  const Variable x(lmp::ones({128, 10}, gpu()), true), wide(lmp::ones({64, 5000}, gpu()), true);
+  const Tensor few = lmp::zeros({128}, gpu(), DataType::Int64),
+               many = lmp::zeros({64}, gpu(), DataType::Int64);
+  EXPECT_EQ(launches([&] {
+              cross_entropy(x, few).backward();
+              x.zero_grad();
+            }),
+            1);
+  EXPECT_EQ(launches([&] {
+              cross_entropy(wide, many).backward();
+              wide.zero_grad();
+            }),
+            3);
+  EXPECT_EQ(launches([&] {
+              (0.5 * cross_entropy(x, few)).backward();
+              x.zero_grad();
+            }),
+            4);
+  const Tensor weight = lmp::ones({10}, gpu()), r = lmp::ones({128, 10}, gpu());
+  EXPECT_EQ(launches([&] { add_layer_norm(x.data(), r, weight); }), 1);
+  EXPECT_EQ(launches([&] {
+              const auto [y, both] = add_rms_norm(x, Variable(r), Variable(weight));
+              (y + 2 * both).backward(r);
+              x.zero_grad();
+            }),
+            5);
+}
 TEST_F(GpuLaunches, OneForAnOp) {
   const Tensor x = lmp::ones({3, 5}, gpu()), row = lmp::ones({5}, gpu());
   EXPECT_EQ(launches([&] { x + x; }), 1);
