@@ -101,9 +101,11 @@ namespace {
 // launch. So is what the gradient of a mean is divided by, the number of labels.
 
 constexpr int kLossThreads = 512;
-constexpr std::int64_t kLossBlocks = 8192;   // and so many parts at most
-constexpr std::int64_t kOneBlock = 1 << 15;  // elements that one block takes alone
-constexpr int kFlying = 4;                   // packs that a thread loads at a time
+template <class S>
+constexpr int kLossResident = sizeof(S) == 8 ? 1 : 2;  // blocks of a multiprocessor at least
+constexpr std::int64_t kLossBlocks = 8192;             // and so many parts at most
+constexpr std::int64_t kOneBlock = 1 << 15;            // elements that one block takes alone
+constexpr int kFlying = 4;                             // packs that a thread loads at a time
 
 template <class C>
 struct Part {
@@ -276,7 +278,7 @@ __global__ void __launch_bounds__(kLossThreads)
 
 /// With a gradient, so many packs of a row as `held` stay in shared memory.
 template <class S, int kGroup, bool kGradient>
-__global__ void __launch_bounds__(kLossThreads)
+__global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
     cross_entropy_rows(const Loss<S> a, const Positions classes, int held) {
   using C = Computed<S>;
   constexpr int kN = kPackOf<S>, kRows = kLossThreads / kGroup;
@@ -389,7 +391,7 @@ __global__ void __launch_bounds__(kLossThreads) join_losses(const Loss<S> a, int
 
 /// The gradient of losses that stay, out of theirs and the stats.
 template <class S, int kGroup>
-__global__ void __launch_bounds__(kLossThreads)
+__global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
     cross_entropy_slopes(const Loss<S> a, const S* gradient) {
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const std::int64_t row =

@@ -29,7 +29,7 @@ struct Rows {
   Computed<S>* stats;
   std::int64_t rows, columns;
   Computed<S> eps;
-  bool centered, adds;  // to what is in `out`
+  bool centered;
 };
 
 /// A pack, of memory that the kernel may write elsewhere.
@@ -135,25 +135,34 @@ struct Parts {
   }
 };
 
-/// The gradient of x out of that of the result; `along` and `shift` are means along the row, of g
-/// times weight times the normalised x and of g times weight.
-template <class S, int kN>
-__device__ __forceinline__ Pack<S, kN> slopes(const Rows<S>& a, const Pack<S, kN>& x,
-                                              const Pack<S, kN>& g, const Pack<S, kN>& weight,
-                                              Computed<S> mean, Computed<S> scale,
-                                              Computed<S> along, Computed<S> shift,
-                                              const Pack<S, kN>& old) {
-  using C = Computed<S>;
-  Pack<S, kN> made;
+/// What of a row the gradients of its elements are made of.
+template <class C>
+struct Slope {
+  C mean, scale, along, shift;
+  /// Out of the stats and the sums over the row of g times weight times the normalised x, and of g
+  /// times weight.
+  __device__ __forceinline__ Slope(C row_mean, C row_scale, const C* sums, C count, bool centered)
+      : mean(row_mean),
+        scale(row_scale),
+        along(sums[0] / count * row_scale * row_scale),
+        shift(centered ? sums[1] / count * row_scale : C{}) {}
+  /// scale (g weight - mean(g weight) - normal mean(g weight normal)), multiplied out; added to
+  /// what is at `to`, if that is asked for.
+  template <bool kAdds, class S, int kN>
+  __device__ __forceinline__ void put(S* to, const Pack<S, kN>& x, const Pack<S, kN>& g,
+                                      const Pack<S, kN>& weight) const {
+    Pack<S, kN> made;
+    if (kAdds) made = *reinterpret_cast<const Pack<S, kN>*>(to);
 #pragma unroll
-  for (int i = 0; i < kN; ++i) {
-    const C normal = (widen(x.at[i]) - mean) * scale;
-    C v = scale * (widen(g.at[i]) * widen(weight.at[i]) - shift - normal * along);
-    if (a.adds) v += widen(old.at[i]);
-    made.at[i] = convert<S>(v);
+    for (int i = 0; i < kN; ++i) {
+      const C gw = widen(g.at[i]) * widen(weight.at[i]), d = widen(x.at[i]) - mean;
+      C v = gw * scale - (d * along + shift);
+      if (kAdds) v += widen(made.at[i]);
+      made.at[i] = convert<S>(v);
+    }
+    store_whole(to, made);
   }
-  return made;
-}
+};
 
 // Of a block that takes kTogether rows at a time, kPacks packs a thread.
 template <int kPacks>
@@ -209,10 +218,10 @@ __device__ __forceinline__ void sum_row(C (&v)[kCount], C (*shared)[kCount]) {
     for (int i = 0; i < kCount; ++i) v[i] += mine[w][i];
 }
 
-/// The gradient of x into a.out, unless that is null, and sums for those of weight and bias into
-/// `parts`, unless those are. A row has blockDim.x threads, a block blockDim.y times kTogether rows
-/// at a time.
-template <class S, int kN, int kPacks>
+/// The gradient of x into a.out, unless that is null, or added to it, and sums for those of weight
+/// and bias into `parts`, unless those are. A row has blockDim.x threads, a block blockDim.y times
+/// kTogether rows at a time.
+template <class S, int kN, int kPacks, bool kAdds>
 __global__ void __launch_bounds__(kMostThreads<kPacks>, kResident<kPacks>)
     normalize_rows_backward(const Rows<S> a, const Parts<Computed<S>> parts) {
   using C = Computed<S>;
@@ -228,12 +237,13 @@ __global__ void __launch_bounds__(kMostThreads<kPacks>, kResident<kPacks>)
   for (int p = 0; p < kPacks; ++p)
     if (at(p) < packs) weight[p] = load_whole<S, kN>(a.weight + at(p) * kN);
   C weight_sums[kPacks][kN] = {}, bias_sums[kPacks][kN] = {};
-  const std::int64_t step = std::int64_t{blockDim.y} * kRows;
+  // From the last row to the first: the gradient was written just now, and its end may still be in
+  // the cache.
+  const std::int64_t step = std::int64_t{blockDim.y} * kRows, turns = (a.rows + step - 1) / step;
   int turn = 0;
-  for (std::int64_t first = blockIdx.x * step; first < a.rows;
-       first += gridDim.x * step, turn ^= 1) {
-    const std::int64_t row = first + threadIdx.y * kRows;
-    P x[kRows][kPacks] = {}, g[kRows][kPacks] = {}, old[kRows][kPacks];
+  for (std::int64_t t = turns - 1 - blockIdx.x; t >= 0; t -= gridDim.x, turn ^= 1) {
+    const std::int64_t row = t * step + threadIdx.y * kRows;
+    P x[kRows][kPacks] = {}, g[kRows][kPacks] = {};
     C mean[kRows] = {}, scale[kRows] = {};
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -263,24 +273,16 @@ __global__ void __launch_bounds__(kMostThreads<kPacks>, kResident<kPacks>)
           bias_sums[p][i] += gi;
         }
     if (a.out == nullptr) continue;
-    if (a.adds)
-#pragma unroll
-      for (int r = 0; r < kRows; ++r)
-#pragma unroll
-        for (int p = 0; p < kPacks; ++p)
-          if (row + r < a.rows && at(p) < packs)
-            old[r][p] = pack_at<S, kN>(a.out + (row + r) * a.columns, at(p));
     sum_row(sums, shared[turn]);
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
       if (row + r >= a.rows) break;
-      const C along = sums[2 * r] / count, shift = a.centered ? sums[2 * r + 1] / count : C{};
+      const Slope<C> slope(mean[r], scale[r], &sums[2 * r], count, a.centered);
 #pragma unroll
       for (int p = 0; p < kPacks; ++p)
         if (at(p) < packs)
-          store_whole(
-              a.out + (row + r) * a.columns + at(p) * kN,
-              slopes(a, x[r][p], g[r][p], weight[p], mean[r], scale[r], along, shift, old[r][p]));
+          slope.template put<kAdds>(a.out + (row + r) * a.columns + at(p) * kN, x[r][p], g[r][p],
+                                    weight[p]);
     }
   }
   if (parts.data == nullptr) return;
@@ -310,7 +312,7 @@ __global__ void __launch_bounds__(kMostThreads<kPacks>, kResident<kPacks>)
 constexpr int kWideThreads = 256;
 
 /// The gradient of x, of rows that are too wide for the registers of a block.
-template <class S, int kN>
+template <class S, int kN, bool kAdds>
 __global__ void __launch_bounds__(kWideThreads) normalize_wide_backward(const Rows<S> a) {
   using C = Computed<S>;
   const std::int64_t packs = a.columns / kN;
@@ -333,13 +335,10 @@ __global__ void __launch_bounds__(kWideThreads) normalize_wide_backward(const Ro
       }
     });
     sum_group<kWideThreads>(sums);
-    const C along = sums[0] / count, shift = a.centered ? sums[1] / count : C{};
-    each([&](const Pack<S, kN>& x, const Pack<S, kN>& g, const Pack<S, kN>& weight,
-             std::int64_t at) {
-      Pack<S, kN> old;
-      if (a.adds) old = pack_at<S, kN>(a.out + begin, at);
-      store_whole(a.out + begin + at * kN, slopes(a, x, g, weight, mean, scale, along, shift, old));
-    });
+    const Slope<C> slope(mean, scale, sums, count, a.centered);
+    each(
+        [&](const Pack<S, kN>& x, const Pack<S, kN>& g, const Pack<S, kN>& weight,
+            std::int64_t at) { slope.template put<kAdds>(a.out + begin + at * kN, x, g, weight); });
   }
 }
 
@@ -498,7 +497,6 @@ void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& g
     using C = Computed<S>;
     Rows<S> a = rows_of<S>(centered, x, weight, stats, *gx.tensor);
     a.gradient = data_of<S>(g);
-    a.adds = gx.accumulate;
     const std::int64_t processors = properties(context.index).multiprocessors;
     with_row_packs(a, [&](auto pack) {
       constexpr int kN = decltype(pack)::value;
@@ -521,7 +519,9 @@ void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& g
             std::min(processors * kResident<kPacks>, ceil_div(a.rows, groups * kTogether<kPacks>));
         const dim3 block(static_cast<unsigned>(threads), static_cast<unsigned>(groups));
         const auto go = [&](Parts<C> parts) {
-          launch(context, op, &normalize_rows_backward<S, kN, kPacks>,
+          launch(context, op,
+                 gx.accumulate ? &normalize_rows_backward<S, kN, kPacks, true>
+                               : &normalize_rows_backward<S, kN, kPacks, false>,
                  static_cast<unsigned>(blocks), block, groups > 1 ? bytes(1) : 0, a, parts);
         };
         if (!sums) {
@@ -534,13 +534,15 @@ void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& g
         return true;
       };
       // Of so many elements are the sums that a thread has.
-      constexpr int kElements = sizeof(S) == 8 ? 8 : 16;
+      constexpr int kElements = sizeof(S) == 8 || kN == 1 ? 8 : 16;
       if (all(std::integral_constant<int, 1>()) ||
           all(std::integral_constant<int, kElements / kN>()))
         return;
       if (a.out)
-        launch(context, op, &normalize_wide_backward<S, kN>, blocks_for(a.rows, 1), kWideThreads, 0,
-               a);
+        launch(context, op,
+               gx.accumulate ? &normalize_wide_backward<S, kN, true>
+                             : &normalize_wide_backward<S, kN, false>,
+               blocks_for(a.rows, 1), kWideThreads, 0, a);
       if (!sums) return;
       constexpr std::int64_t kFewest = 256, kMost = 256;  // rows of a part, and parts
       const std::int64_t each = std::max(kFewest, ceil_div(a.rows, kMost));
