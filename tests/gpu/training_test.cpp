@@ -212,8 +212,8 @@ TEST_F(GpuSharedLayers, Norms) {
 
 TEST_F(GpuSharedLayers, NormsOfASum) {
   for (const Shape& shape :
-       {Shape{5, 7}, Shape{37, 768}, Shape{3, 10007}, Shape{2, 9, 64}, Shape{4000, 33}, Shape{4, 1},
-        Shape{0, 8}, Shape{3001, 1024}, Shape{70, 2048}, Shape{9, 9000}}) {
+       {Shape{5, 7}, Shape{37, 768}, Shape{3, 10007}, Shape{2, 9, 64}, Shape{400, 33}, Shape{4, 1},
+        Shape{0, 8}, Shape{301, 1024}, Shape{70, 2048}, Shape{9, 9000}}) {
     const Shape n{shape.back()};
     const auto both = [](const std::pair<Variable, Variable>& made) {
       return made.first + square(made.second);
