@@ -37,19 +37,11 @@ template <class S, int kN>
 __device__ __forceinline__ Pack<S, kN> pack_at(const S* row, std::int64_t pack) {
   return *reinterpret_cast<const Pack<S, kN>*>(row + pack * kN);
 }
-template <class S, int kN>
-__device__ __forceinline__ Pack<S, kN> added(const Pack<S, kN>& a, const Pack<S, kN>& b) {
-  Pack<S, kN> sum;
-#pragma unroll
-  for (int i = 0; i < kN; ++i) sum.at[i] = convert<S>(widen(a.at[i]) + widen(b.at[i]));
-  return sum;
-}
-
 template <int kGroup>
 constexpr int kForwardThreads = kGroup == kWarp ? 128 : kGroup;
 
-/// Rows of up to kPacks packs a thread, or any for blocks.
-template <class S, int kN, int kGroup, int kPacks>
+/// Rows of up to kPacks packs a thread, or any for blocks; of x, or with kSum of x + residual.
+template <class S, int kN, int kGroup, int kPacks, bool kSum>
 __global__ void __launch_bounds__(kForwardThreads<kGroup>) normalize_rows(const Rows<S> a) {
   using C = Computed<S>;
   constexpr int kRows = kForwardThreads<kGroup> / kGroup;
@@ -61,27 +53,42 @@ __global__ void __launch_bounds__(kForwardThreads<kGroup>) normalize_rows(const 
     const std::int64_t row = first + threadIdx.x / kGroup;
     const bool here = row < a.rows;
     const std::int64_t begin = row * a.columns;
-    const auto load = [&](std::int64_t at) {
-      auto pack = load_whole<S, kN>(a.x + begin + at * kN);
-      if (a.residual) {
-        pack = added(pack, load_whole<S, kN>(a.residual + begin + at * kN));
-        store_whole(a.sum + begin + at * kN, pack);
-      }
-      return pack;
+    const auto load = [&](const S* from, std::int64_t at) {
+      return load_whole<S, kN>(from + begin + at * kN);
+    };
+    const auto add = [&](const Pack<S, kN>& pack, const Pack<S, kN>& more, std::int64_t at) {
+      Pack<S, kN> sum;
+#pragma unroll
+      for (int i = 0; i < kN; ++i) sum.at[i] = convert<S>(widen(pack.at[i]) + widen(more.at[i]));
+      store_whole(a.sum + begin + at * kN, sum);
+      return sum;
     };
     Pack<S, kN> held[kPacks];
 #pragma unroll
     for (int p = 0; p < kPacks; ++p)
-      if (const std::int64_t at = lane + p * kGroup; here && at < packs) held[p] = load(at);
+      if (const std::int64_t at = lane + p * kGroup; here && at < packs) held[p] = load(a.x, at);
+    if constexpr (kSum) {
+      Pack<S, kN> more[kPacks];
+#pragma unroll
+      for (int p = 0; p < kPacks; ++p)
+        if (const std::int64_t at = lane + p * kGroup; here && at < packs)
+          more[p] = load(a.residual, at);
+#pragma unroll
+      for (int p = 0; p < kPacks; ++p)
+        if (const std::int64_t at = lane + p * kGroup; here && at < packs)
+          held[p] = add(held[p], more[p], at);
+    }
     bool again = false;
     const auto each = [&](auto&& f) {
 #pragma unroll
       for (int p = 0; p < kPacks; ++p)
         if (const std::int64_t at = lane + p * kGroup; here && at < packs) f(held[p], at);
       if constexpr (kGroup > kWarp) {
-        const S* const from = a.residual ? a.sum : a.x;
+        const S* const from = kSum ? a.sum : a.x;
         for (std::int64_t at = lane + kPacks * kGroup; here && at < packs; at += kGroup)
-          f(again ? pack_at<S, kN>(from + begin, at) : load(at), at);
+          f(!kSum || again ? pack_at<S, kN>(from + begin, at)
+                           : add(load(a.x, at), load(a.residual, at), at),
+            at);
         again = true;
       }
     };
@@ -471,12 +478,19 @@ void normalize(bool centered, const Tensor& out, const Tensor& sum, const Tensor
     a.eps = static_cast<Computed<S>>(eps);
     with_row_packs(a, [&](auto pack) {
       constexpr int kN = decltype(pack)::value, kThreads = kForwardThreads<kWarp>;
-      if (!with_packs<S, kN>(a.columns / kN, [&](auto packs) {
-            launch(context, op, &normalize_rows<S, kN, kWarp, decltype(packs)::value>,
+      if (!with_packs<S, kN>(a.columns / kN, [&](auto each) {
+            constexpr int kPacks = decltype(each)::value;
+            launch(context, op,
+                   a.residual ? &normalize_rows<S, kN, kWarp, kPacks, true>
+                              : &normalize_rows<S, kN, kWarp, kPacks, false>,
                    blocks_for(a.rows, kThreads / kWarp), kThreads, 0, a);
-          }))
-        launch(context, op, &normalize_rows < S, kN, kWideThreads, kIsHalf<S> ? 4 : 8 >,
+          })) {
+        constexpr int kPacks = kIsHalf<S> ? 4 : 8;
+        launch(context, op,
+               a.residual ? &normalize_rows<S, kN, kWideThreads, kPacks, true>
+                          : &normalize_rows<S, kN, kWideThreads, kPacks, false>,
                blocks_for(a.rows, 1), kWideThreads, 0, a);
+      }
     });
   });
 }
