@@ -8,19 +8,25 @@ using tensor::detail::GradientTarget;
 namespace {
 
 // Note [Normalisation on the GPU]
-// Threads that share a row keep it in registers, a warp or where that is too narrow a block; of
-// wider rows the first part, and the rest is read again. In the backward pass each thread has
-// the same columns of all rows that its block takes, a few at a time for the sake of loads in
-// flight, and adds up the gradients of weight and bias for them in registers; what blocks have
-// found is joined by a small kernel, in an order that the shape and the number of multiprocessors
-// give. Rows that do not fit get those gradients from a pass of its own.
+// A warp or a block has one row, and keeps the first kHeld packs of each thread in registers; wider
+// rows are read again. Rows of a sum are added up on the way, as they are rounded. In the backward
+// pass the threads of few blocks go over many rows and add up the gradients of weight and bias for
+// their columns in registers; what blocks have found is joined by a small kernel, in an order that
+// the shape and the number of multiprocessors give. Rows that do not fit registers get those
+// gradients from a pass of its own.
 
-constexpr int kWarp = 32;
+constexpr int kWarp = 32, kBlock = 256, kWide = 512;  // threads that share a row
+
+template <class S>
+constexpr int kHeld = kIsHalf<S> ? 4 : 8;
+// Less of each row where registers hold sums as well.
+template <class S, int kGroup>
+constexpr int kKept = kGroup == kWarp ? kHeld<S> : kHeld<S> / 2;
 
 template <class S>
 struct Rows {
   const S* x;
-  const S* residual;  // null, or what is added to x, into `sum`
+  const S* residual;  // what is added to x, into `sum`
   const S* gradient;
   const S* weight;
   const S* bias;
@@ -32,19 +38,20 @@ struct Rows {
   bool centered;
 };
 
-/// A pack, of memory that the kernel may write elsewhere.
 template <class S, int kN>
 __device__ __forceinline__ Pack<S, kN> pack_at(const S* row, std::int64_t pack) {
-  return *reinterpret_cast<const Pack<S, kN>*>(row + pack * kN);
+  return reinterpret_cast<const Pack<S, kN>*>(row)[pack];
 }
-template <int kGroup>
-constexpr int kForwardThreads = kGroup == kWarp ? 128 : kGroup;
 
-/// Rows of up to kPacks packs a thread, or any for blocks; of x, or with kSum of x + residual.
-template <class S, int kN, int kGroup, int kPacks, bool kSum>
-__global__ void __launch_bounds__(kForwardThreads<kGroup>) normalize_rows(const Rows<S> a) {
+__device__ __forceinline__ void prefetch(const void* from) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+}
+
+/// Rows of x, or with kSum of x + residual.
+template <class S, int kN, int kGroup, bool kSum>
+__global__ void __launch_bounds__(kBlock) normalize_rows(const Rows<S> a) {
   using C = Computed<S>;
-  constexpr int kRows = kForwardThreads<kGroup> / kGroup;
+  constexpr int kRows = kBlock / kGroup;
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const std::int64_t packs = a.columns / kN;
   const C count = static_cast<C>(a.columns);
@@ -53,9 +60,6 @@ __global__ void __launch_bounds__(kForwardThreads<kGroup>) normalize_rows(const 
     const std::int64_t row = first + threadIdx.x / kGroup;
     const bool here = row < a.rows;
     const std::int64_t begin = row * a.columns;
-    const auto load = [&](const S* from, std::int64_t at) {
-      return load_whole<S, kN>(from + begin + at * kN);
-    };
     const auto add = [&](const Pack<S, kN>& pack, const Pack<S, kN>& more, std::int64_t at) {
       Pack<S, kN> sum;
 #pragma unroll
@@ -63,34 +67,33 @@ __global__ void __launch_bounds__(kForwardThreads<kGroup>) normalize_rows(const 
       store_whole(a.sum + begin + at * kN, sum);
       return sum;
     };
-    Pack<S, kN> held[kPacks];
+    Pack<S, kN> held[kHeld<S>];
 #pragma unroll
-    for (int p = 0; p < kPacks; ++p)
-      if (const std::int64_t at = lane + p * kGroup; here && at < packs) held[p] = load(a.x, at);
+    for (int p = 0; p < kHeld<S>; ++p)
+      if (const std::int64_t at = lane + p * kGroup; here && at < packs)
+        held[p] = pack_at<S, kN>(a.x + begin, at);
     if constexpr (kSum) {
-      Pack<S, kN> more[kPacks];
+      Pack<S, kN> more[kHeld<S>];
 #pragma unroll
-      for (int p = 0; p < kPacks; ++p)
+      for (int p = 0; p < kHeld<S>; ++p)
         if (const std::int64_t at = lane + p * kGroup; here && at < packs)
-          more[p] = load(a.residual, at);
+          more[p] = pack_at<S, kN>(a.residual + begin, at);
 #pragma unroll
-      for (int p = 0; p < kPacks; ++p)
+      for (int p = 0; p < kHeld<S>; ++p)
         if (const std::int64_t at = lane + p * kGroup; here && at < packs)
           held[p] = add(held[p], more[p], at);
     }
-    bool again = false;
+    bool summed = !kSum;  // what is not held, too
+    const S* const from = (kSum ? a.sum : a.x) + begin;
     const auto each = [&](auto&& f) {
 #pragma unroll
-      for (int p = 0; p < kPacks; ++p)
+      for (int p = 0; p < kHeld<S>; ++p)
         if (const std::int64_t at = lane + p * kGroup; here && at < packs) f(held[p], at);
-      if constexpr (kGroup > kWarp) {
-        const S* const from = kSum ? a.sum : a.x;
-        for (std::int64_t at = lane + kPacks * kGroup; here && at < packs; at += kGroup)
-          f(!kSum || again ? pack_at<S, kN>(from + begin, at)
-                           : add(load(a.x, at), load(a.residual, at), at),
-            at);
-        again = true;
-      }
+      for (std::int64_t at = lane + kHeld<S> * kGroup; here && at < packs; at += kGroup)
+        f(summed ? pack_at<S, kN>(from, at)
+                 : add(pack_at<S, kN>(a.x + begin, at), pack_at<S, kN>(a.residual + begin, at), at),
+          at);
+      summed = true;
     };
     C mean{};
     if (a.centered) {
@@ -118,20 +121,29 @@ __global__ void __launch_bounds__(kForwardThreads<kGroup>) normalize_rows(const 
       a.stats[2 * row] = mean;
       a.stats[2 * row + 1] = scale;
     }
+    S* const out = a.out + row * a.columns;
     each([&](const Pack<S, kN>& pack, std::int64_t at) {
-      const auto weight = load_whole<S, kN>(a.weight + at * kN);
+      const auto weight = pack_at<S, kN>(a.weight, at);
       Pack<S, kN> bias, made;
-      if (a.bias) bias = load_whole<S, kN>(a.bias + at * kN);
+      if (a.bias) bias = pack_at<S, kN>(a.bias, at);
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
         C v = (widen(pack.at[i]) - mean) * scale * widen(weight.at[i]);
         if (a.bias) v += widen(bias.at[i]);
         made.at[i] = convert<S>(v);
       }
-      store_whole(a.out + begin + at * kN, made);
+      reinterpret_cast<Pack<S, kN>*>(out)[at] = made;
     });
   }
 }
+
+template <int kGroup>
+constexpr int kBackwardThreads = kGroup == kWarp ? 128 : kGroup;
+// Blocks of the backward kernel that a multiprocessor has room for.
+template <int kGroup>
+constexpr int kBackwardBlocks = kGroup == kWarp    ? 3
+                                : kGroup == kBlock ? 2
+                                                   : 1;
 
 /// Sums over some of the rows: [part][of weight, of bias][columns].
 template <class C>
@@ -142,210 +154,117 @@ struct Parts {
   }
 };
 
-/// What of a row the gradients of its elements are made of.
-template <class C>
-struct Slope {
-  C mean, scale, along, shift;
-  /// Out of the stats and the sums over the row of g times weight times the normalised x, and of g
-  /// times weight.
-  __device__ __forceinline__ Slope(C row_mean, C row_scale, const C* sums, C count, bool centered)
-      : mean(row_mean),
-        scale(row_scale),
-        along(sums[0] / count * row_scale * row_scale),
-        shift(centered ? sums[1] / count * row_scale : C{}) {}
-  /// scale (g weight - mean(g weight) - normal mean(g weight normal)), multiplied out; added to
-  /// what is at `to`, if that is asked for.
-  template <bool kAdds, class S, int kN>
-  __device__ __forceinline__ void put(S* to, const Pack<S, kN>& x, const Pack<S, kN>& g,
-                                      const Pack<S, kN>& weight) const {
-    Pack<S, kN> made;
-    if (kAdds) made = *reinterpret_cast<const Pack<S, kN>*>(to);
-#pragma unroll
-    for (int i = 0; i < kN; ++i) {
-      const C gw = widen(g.at[i]) * widen(weight.at[i]), d = widen(x.at[i]) - mean;
-      C v = gw * scale - (d * along + shift);
-      if (kAdds) v += widen(made.at[i]);
-      made.at[i] = convert<S>(v);
-    }
-    store_whole(to, made);
-  }
-};
-
-// Of a block that takes kTogether rows at a time, kPacks packs a thread.
-template <int kPacks>
-constexpr int kMostThreads = kPacks == 1 ? 384 : 512;
-template <int kPacks>
-constexpr int kResident = kPacks == 1 ? 2 : 1;
-template <int kPacks>
-constexpr int kTogether = kPacks == 1 ? 2 : 1;
-
-/// Waits for the threads of a row, of which there are blockDim.x.
-__device__ __forceinline__ void row_barrier() {
-  if (blockDim.x == kWarp)
-    __syncwarp();
-  else if (blockDim.y == 1)
-    __syncthreads();
-  else
-    asm volatile("bar.sync %0, %1;" ::"r"(threadIdx.y + 1), "r"(blockDim.x) : "memory");
-}
-
-/// Adds up kCount values, a power of two, over the threads of a row. `shared` is not used again
-/// before another call with other memory.
-template <int kCount, class C>
-__device__ __forceinline__ void sum_row(C (&v)[kCount], C (*shared)[kCount]) {
-  const int lane = static_cast<int>(threadIdx.x) % kWarp;
-  const int warps = static_cast<int>(blockDim.x) / kWarp;
-  C(*const mine)[kCount] = shared + threadIdx.y * warps;
-  // Halves of the lanes go on with half of the values each.
-  C left[kCount];
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) left[i] = v[i];
-#pragma unroll
-  for (int by = kWarp / 2, n = kCount; by > 0; by /= 2) {
-    if (n > 1) {
-      n /= 2;
-      const bool upper = (lane & by) != 0;
-#pragma unroll
-      for (int i = 0; i < kCount / 2; ++i)
-        if (i < n) {
-          const C given = upper ? left[i] : left[i + n];
-          left[i] = (upper ? left[i + n] : left[i]) + __shfl_xor_sync(~0U, given, by);
-        }
-    } else {
-      left[0] += __shfl_xor_sync(~0U, left[0], by);
-    }
-  }
-  constexpr int kEach = kWarp / kCount;
-  if (lane % kEach == 0) mine[threadIdx.x / kWarp][lane / kEach] = left[0];
-  row_barrier();
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) v[i] = C{};
-  for (int w = 0; w < warps; ++w)
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) v[i] += mine[w][i];
-}
-
-/// The gradient of x into a.out, unless that is null, or added to it, and sums for those of weight
-/// and bias into `parts`, unless those are. A row has blockDim.x threads, a block blockDim.y times
-/// kTogether rows at a time.
-template <class S, int kN, int kPacks, bool kAdds>
-__global__ void __launch_bounds__(kMostThreads<kPacks>, kResident<kPacks>)
+/// The gradient of x into a.out, unless that is null, or with kAdds added to it; if kSums, of rows
+/// that fit registers, those of weight and bias too.
+template <class S, int kN, int kGroup, bool kSums, bool kAdds>
+__global__ void __launch_bounds__(kBackwardThreads<kGroup>, kBackwardBlocks<kGroup>)
     normalize_rows_backward(const Rows<S> a, const Parts<Computed<S>> parts) {
   using C = Computed<S>;
-  using P = Pack<S, kN>;
-  constexpr int kRows = kTogether<kPacks>;
-  __shared__ alignas(16) C shared[2][kMostThreads<kPacks> / kWarp][2 * kRows];
-  extern __shared__ uint4 memory[];
+  constexpr int kThreads = kBackwardThreads<kGroup>, kRows = kThreads / kGroup;
+  constexpr int kPacks = kKept<S, kGroup>;
+  const int lane = static_cast<int>(threadIdx.x) % kGroup;
+  const int group = static_cast<int>(threadIdx.x) / kGroup;
   const std::int64_t packs = a.columns / kN;
   const C count = static_cast<C>(a.columns);
-  const auto at = [&](int p) { return threadIdx.x + std::int64_t{p} * blockDim.x; };
-  P weight[kPacks] = {};
+  C weight_sums[kSums ? kPacks : 1][kN] = {}, bias_sums[kSums ? kPacks : 1][kN] = {};
+  for (std::int64_t first = std::int64_t{blockIdx.x} * kRows; first < a.rows;
+       first += std::int64_t{gridDim.x} * kRows) {
+    const std::int64_t row = first + group;
+    const bool here = row < a.rows;
+    const S* const x = a.x + row * a.columns;
+    const S* const g = a.gradient + row * a.columns;
+    Pack<S, kN> held_x[kPacks], held_g[kPacks];
 #pragma unroll
-  for (int p = 0; p < kPacks; ++p)
-    if (at(p) < packs) weight[p] = load_whole<S, kN>(a.weight + at(p) * kN);
-  C weight_sums[kPacks][kN] = {}, bias_sums[kPacks][kN] = {};
-  // From the last row to the first: the gradient was written just now, and its end may still be in
-  // the cache.
-  const std::int64_t step = std::int64_t{blockDim.y} * kRows, turns = (a.rows + step - 1) / step;
-  int turn = 0;
-  for (std::int64_t t = turns - 1 - blockIdx.x; t >= 0; t -= gridDim.x, turn ^= 1) {
-    const std::int64_t row = t * step + threadIdx.y * kRows;
-    P x[kRows][kPacks] = {}, g[kRows][kPacks] = {};
-    C mean[kRows] = {}, scale[kRows] = {};
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (row + r >= a.rows) break;
-      mean[r] = a.stats[2 * (row + r)];
-      scale[r] = a.stats[2 * (row + r) + 1];
+    for (int p = 0; p < kPacks; ++p)
+      if (const std::int64_t at = lane + p * kGroup; here && at < packs) {
+        held_x[p] = pack_at<S, kN>(x, at);
+        held_g[p] = pack_at<S, kN>(g, at);
+      }
+    // Few blocks fit with so many registers: what they read next is on its way meanwhile.
+    const std::int64_t ahead = std::int64_t{gridDim.x} * kRows;
+    if (kSums && row + ahead < a.rows && threadIdx.x % (128 / 16) == 0)
 #pragma unroll
       for (int p = 0; p < kPacks; ++p)
-        if (at(p) < packs) {
-          const std::int64_t place = (row + r) * a.columns + at(p) * kN;
-          x[r][p] = load_whole<S, kN>(a.x + place);
-          g[r][p] = load_whole<S, kN>(a.gradient + place);
+        if (const std::int64_t at = lane + p * kGroup; at < packs) {
+          prefetch(x + ahead * a.columns + at * kN);
+          prefetch(g + ahead * a.columns + at * kN);
         }
-    }
-    C sums[2 * kRows] = {};
-#pragma unroll
-    for (int r = 0; r < kRows; ++r)
+    const C mean = here ? a.stats[2 * row] : C{}, scale = here ? a.stats[2 * row + 1] : C{};
+    const auto each = [&](auto&& f) {
 #pragma unroll
       for (int p = 0; p < kPacks; ++p)
+        if (const std::int64_t at = lane + p * kGroup; here && at < packs)
+          f(held_x[p], held_g[p], at, p);
+      if constexpr (!kSums)
+        for (std::int64_t at = lane + kPacks * kGroup; here && at < packs; at += kGroup)
+          f(pack_at<S, kN>(x, at), pack_at<S, kN>(g, at), at, 0);
+    };
+    C sums[2] = {};  // of g * weight times the normalised x, and of g * weight
+    each([&](const Pack<S, kN>& xs, const Pack<S, kN>& gs, std::int64_t at, int p) {
+      const auto weight = pack_at<S, kN>(a.weight, at);
+      C along{}, shift{};
 #pragma unroll
-        for (int i = 0; i < kN; ++i) {
-          const C normal = (widen(x[r][p].at[i]) - mean[r]) * scale[r];
-          const C gi = widen(g[r][p].at[i]), gw = gi * widen(weight[p].at[i]);
-          sums[2 * r] += gw * normal;
-          sums[2 * r + 1] += gw;
+      for (int i = 0; i < kN; ++i) {
+        const C normal = (widen(xs.at[i]) - mean) * scale, gi = widen(gs.at[i]);
+        const C gw = gi * widen(weight.at[i]);
+        along += gw * normal;
+        shift += gw;
+        if constexpr (kSums) {
           weight_sums[p][i] += gi * normal;
           bias_sums[p][i] += gi;
         }
+      }
+      sums[0] += along;
+      sums[1] += shift;
+    });
     if (a.out == nullptr) continue;
-    sum_row(sums, shared[turn]);
-#pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (row + r >= a.rows) break;
-      const Slope<C> slope(mean[r], scale[r], &sums[2 * r], count, a.centered);
-#pragma unroll
-      for (int p = 0; p < kPacks; ++p)
-        if (at(p) < packs)
-          slope.template put<kAdds>(a.out + (row + r) * a.columns + at(p) * kN, x[r][p], g[r][p],
-                                    weight[p]);
-    }
-  }
-  if (parts.data == nullptr) return;
-  // What the threads of the same columns have, one after the other.
-  C* const joined = reinterpret_cast<C*>(memory);
-  for (unsigned y = 0; y < blockDim.y; ++y) {
-    if (threadIdx.y == y)
-#pragma unroll
-      for (int p = 0; p < kPacks; ++p)
-        if (at(p) < packs)
-#pragma unroll
-          for (int i = 0; i < kN; ++i) {
-            const std::int64_t column = at(p) * kN + i;
-            C w = weight_sums[p][i], b = bias_sums[p][i];
-            if (y > 0) {
-              w += joined[column];
-              b += joined[a.columns + column];
-            }
-            C* const to = y + 1 < blockDim.y ? joined : parts.at(blockIdx.x, 0, a.columns);
-            to[column] = w;
-            to[a.columns + column] = b;
-          }
-    if (blockDim.y > 1) __syncthreads();
-  }
-}
-
-constexpr int kWideThreads = 256;
-
-/// The gradient of x, of rows that are too wide for the registers of a block.
-template <class S, int kN, bool kAdds>
-__global__ void __launch_bounds__(kWideThreads) normalize_wide_backward(const Rows<S> a) {
-  using C = Computed<S>;
-  const std::int64_t packs = a.columns / kN;
-  const C count = static_cast<C>(a.columns);
-  for (std::int64_t row = blockIdx.x; row < a.rows; row += gridDim.x) {
-    const std::int64_t begin = row * a.columns;
-    const C mean = a.stats[2 * row], scale = a.stats[2 * row + 1];
-    const auto each = [&](auto&& f) {
-      for (std::int64_t at = threadIdx.x; at < packs; at += kWideThreads)
-        f(load_whole<S, kN>(a.x + begin + at * kN), load_whole<S, kN>(a.gradient + begin + at * kN),
-          load_whole<S, kN>(a.weight + at * kN), at);
-    };
-    C sums[2] = {};
-    each([&](const Pack<S, kN>& x, const Pack<S, kN>& g, const Pack<S, kN>& weight, std::int64_t) {
+    sum_group<kGroup>(sums);
+    const C along = sums[0] / count, shift = a.centered ? sums[1] / count : C{};
+    S* const out = a.out + row * a.columns;
+    each([&](const Pack<S, kN>& xs, const Pack<S, kN>& gs, std::int64_t at, int) {
+      const auto weight = pack_at<S, kN>(a.weight, at);
+      Pack<S, kN> made, old;
+      if (kAdds) old = pack_at<S, kN>(out, at);
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
-        const C gw = widen(g.at[i]) * widen(weight.at[i]);
-        sums[0] += gw * ((widen(x.at[i]) - mean) * scale);
-        sums[1] += gw;
+        const C normal = (widen(xs.at[i]) - mean) * scale;
+        C v = scale * (widen(gs.at[i]) * widen(weight.at[i]) - shift - normal * along);
+        if (kAdds) v += widen(old.at[i]);
+        made.at[i] = convert<S>(v);
       }
+      reinterpret_cast<Pack<S, kN>*>(out)[at] = made;
     });
-    sum_group<kWideThreads>(sums);
-    const Slope<C> slope(mean, scale, sums, count, a.centered);
-    each(
-        [&](const Pack<S, kN>& x, const Pack<S, kN>& g, const Pack<S, kN>& weight,
-            std::int64_t at) { slope.template put<kAdds>(a.out + begin + at * kN, x, g, weight); });
+  }
+  if constexpr (kSums) {
+    // The rows of a block's warps, one warp after the other.
+    __shared__ C joined[2][kRows > 1 ? kPacks * kN * kWarp : 1];
+    for (int turn = 0; turn < kRows; ++turn) {
+      if (group == turn) {
+#pragma unroll
+        for (int p = 0; p < kPacks; ++p) {
+          const std::int64_t at = lane + p * kGroup;
+          if (at >= packs) continue;
+#pragma unroll
+          for (int i = 0; i < kN; ++i) {
+            const std::int64_t column = at * kN + i;
+            C w = weight_sums[p][i], b = bias_sums[p][i];
+            if constexpr (kRows > 1) {
+              if (turn > 0) {
+                w += joined[0][column];
+                b += joined[1][column];
+              }
+              joined[0][column] = w;
+              joined[1][column] = b;
+            }
+            if (turn == kRows - 1) {
+              parts.at(blockIdx.x, 0, a.columns)[column] = w;
+              parts.at(blockIdx.x, 1, a.columns)[column] = b;
+            }
+          }
+        }
+      }
+      if constexpr (kRows > 1) __syncthreads();
+    }
   }
 }
 
@@ -442,25 +361,6 @@ void with_row_packs(const Rows<S>& a, F&& f) {
 
 constexpr const char* name_of(bool centered) { return centered ? "layer_norm" : "rms_norm"; }
 
-/// f(std::integral_constant<int, n>()) for so many packs of kN elements of a row, at least, that
-/// each thread of a warp keeps; false where that is too many.
-template <class S, int kN, class F>
-bool with_packs(std::int64_t packs, F&& f) {
-  constexpr int kMost = kIsHalf<S> ? 4 : 8, kStep = kN == 1 ? kMost : kMost / 4;
-  const std::int64_t each = ceil_div(packs, kWarp);
-  if (each <= kStep)
-    f(std::integral_constant<int, kStep>());
-  else if (each <= 2 * kStep && 2 * kStep <= kMost)
-    f(std::integral_constant<int, std::min(2 * kStep, kMost)>());
-  else if (each <= 3 * kStep && 3 * kStep <= kMost)
-    f(std::integral_constant<int, std::min(3 * kStep, kMost)>());
-  else if (each <= kMost)
-    f(std::integral_constant<int, kMost>());
-  else
-    return false;
-  return true;
-}
-
 }  // namespace
 
 void normalize(bool centered, const Tensor& out, const Tensor& sum, const Tensor& stats,
@@ -468,7 +368,6 @@ void normalize(bool centered, const Tensor& out, const Tensor& sum, const Tensor
                double eps) {
   if (x.numel() == 0) return;
   const Context context(x.device());
-  const char* const op = name_of(centered);
   visit_floating(x.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;
     Rows<S> a = rows_of<S>(centered, x, weight, stats, out);
@@ -477,20 +376,18 @@ void normalize(bool centered, const Tensor& out, const Tensor& sum, const Tensor
     a.bias = data_of<S>(bias);
     a.eps = static_cast<Computed<S>>(eps);
     with_row_packs(a, [&](auto pack) {
-      constexpr int kN = decltype(pack)::value, kThreads = kForwardThreads<kWarp>;
-      if (!with_packs<S, kN>(a.columns / kN, [&](auto each) {
-            constexpr int kPacks = decltype(each)::value;
-            launch(context, op,
-                   a.residual ? &normalize_rows<S, kN, kWarp, kPacks, true>
-                              : &normalize_rows<S, kN, kWarp, kPacks, false>,
-                   blocks_for(a.rows, kThreads / kWarp), kThreads, 0, a);
-          })) {
-        constexpr int kPacks = kIsHalf<S> ? 4 : 8;
-        launch(context, op,
-               a.residual ? &normalize_rows<S, kN, kWideThreads, kPacks, true>
-                          : &normalize_rows<S, kN, kWideThreads, kPacks, false>,
-               blocks_for(a.rows, 1), kWideThreads, 0, a);
-      }
+      constexpr int kN = decltype(pack)::value;
+      const auto go = [&](auto group) {
+        constexpr int kGroup = decltype(group)::value;
+        launch(context, name_of(centered),
+               a.residual ? &normalize_rows<S, kN, kGroup, true>
+                          : &normalize_rows<S, kN, kGroup, false>,
+               blocks_for(a.rows, kBlock / kGroup), kBlock, 0, a);
+      };
+      if (a.columns <= kN * kHeld<S> * kWarp)
+        go(std::integral_constant<int, kWarp>());
+      else
+        go(std::integral_constant<int, kBlock>());
     });
   });
 }
@@ -514,7 +411,6 @@ void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& g
     const std::int64_t processors = properties(context.index).multiprocessors;
     with_row_packs(a, [&](auto pack) {
       constexpr int kN = decltype(pack)::value;
-      const std::int64_t packs = a.columns / kN;
       const auto bytes = [&](std::int64_t parts) {
         return static_cast<std::size_t>(2 * parts * a.columns) * sizeof(C);
       };
@@ -524,39 +420,28 @@ void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& g
                data_of<S>(gw), data_of<S>(gb), Parts<C>{parts.as<C>()}, count, a.columns);
       };
       // All gradients at once, if registers hold a row.
-      const auto all = [&](auto each) {
-        constexpr int kPacks = decltype(each)::value, kMost = kMostThreads<kPacks>;
-        const std::int64_t threads = ceil_div(ceil_div(packs, kPacks), kWarp) * kWarp;
-        if (threads > kMost) return false;
-        const std::int64_t groups = kMost / threads;
+      const auto all = [&](auto group) {
+        constexpr int kGroup = decltype(group)::value, kThreads = kBackwardThreads<kGroup>;
+        if (a.columns > kN * kKept<S, kGroup> * kGroup) return false;
         const std::int64_t blocks =
-            std::min(processors * kResident<kPacks>, ceil_div(a.rows, groups * kTogether<kPacks>));
-        const dim3 block(static_cast<unsigned>(threads), static_cast<unsigned>(groups));
-        const auto go = [&](Parts<C> parts) {
-          launch(context, op,
-                 gx.accumulate ? &normalize_rows_backward<S, kN, kPacks, true>
-                               : &normalize_rows_backward<S, kN, kPacks, false>,
-                 static_cast<unsigned>(blocks), block, groups > 1 ? bytes(1) : 0, a, parts);
-        };
-        if (!sums) {
-          go({});
-          return true;
-        }
+            std::min(processors * kBackwardBlocks<kGroup>, ceil_div(a.rows, kThreads / kGroup));
         const Scratch parts(context, bytes(blocks));
-        go({parts.as<C>()});
+        launch(context, op,
+               gx.accumulate ? &normalize_rows_backward<S, kN, kGroup, true, true>
+                             : &normalize_rows_backward<S, kN, kGroup, true, false>,
+               static_cast<unsigned>(blocks), kThreads, 0, a, Parts<C>{parts.as<C>()});
         join(parts, blocks);
         return true;
       };
-      // Of so many elements are the sums that a thread has.
-      constexpr int kElements = sizeof(S) == 8 || kN == 1 ? 8 : 16;
-      if (all(std::integral_constant<int, 1>()) ||
-          all(std::integral_constant<int, kElements / kN>()))
+      if (sums &&
+          (all(std::integral_constant<int, kWarp>()) ||
+           all(std::integral_constant<int, kBlock>()) || all(std::integral_constant<int, kWide>())))
         return;
       if (a.out)
         launch(context, op,
-               gx.accumulate ? &normalize_wide_backward<S, kN, true>
-                             : &normalize_wide_backward<S, kN, false>,
-               blocks_for(a.rows, 1), kWideThreads, 0, a);
+               gx.accumulate ? &normalize_rows_backward<S, kN, kBlock, false, true>
+                             : &normalize_rows_backward<S, kN, kBlock, false, false>,
+               blocks_for(a.rows, 1), kBackwardThreads<kBlock>, 0, a, Parts<C>{});
       if (!sums) return;
       constexpr std::int64_t kFewest = 256, kMost = 256;  // rows of a part, and parts
       const std::int64_t each = std::max(kFewest, ceil_div(a.rows, kMost));
