@@ -298,6 +298,60 @@ TEST(CrossEntropy, Errors) {
   EXPECT_THROW(cross_entropy(x, Tensor()), Error);
 }
 
+// What the forward pass has made serves any seed, again where the graph stays, and belongs to who
+// gets it.
+TEST(CrossEntropy, GradientServesEverySeed) {
+  const Tensor labels = indices({0, 6, -100, 3, 3}, {5});
+  for (const DataType type : kFloats) {
+    for (const LossReduction reduction : {LossReduction::Mean, LossReduction::Sum}) {
+      const Variable x(lmp::randn(0, 1, {5, 7}).astype(type), true);
+      const Variable wide(x.data().astype(DataType::Float64), true);
+      const CrossEntropyOptions options = {.reduction = reduction, .label_smoothing = 0.2};
+      entropy(wide, labels, options).backward();
+      const auto seed = [&](double value) { return lmp::full({}, value, x.device(), type); };
+
+      const Variable loss = cross_entropy(x, labels, options);
+      loss.backward({.retain_graph = true});
+      const Tensor first = x.grad().clone();
+      expect_near(first, wide.grad(), tolerance(type), "a seed of 1");
+      x.grad().fill(9);
+      x.zero_grad();
+      loss.backward({.gradient = seed(-3), .retain_graph = true});
+      expect_near(x.grad(), -3 * wide.grad(), 4 * tolerance(type), "another seed");
+      const Variable again = grad({loss}, {x}, {.retain_graph = true})[0];
+      EXPECT_TRUE(array_equal(again, first));
+      const Variable recorded = grad({loss}, {x}, {.create_graph = true})[0];
+      expect_near(recorded.data(), wide.grad(), tolerance(type), "recorded");
+      EXPECT_TRUE(recorded.requires_grad());
+      x.zero_grad();
+      loss.backward();
+      EXPECT_TRUE(array_equal(x.grad(), first));
+      EXPECT_THROW(loss.backward(), AutogradError);
+
+      x.zero_grad();
+      (2 * cross_entropy(x, labels, options) + cross_entropy(x, labels, options)).backward();
+      expect_near(x.grad(), 3 * wide.grad(), 4 * tolerance(type), "two losses");
+    }
+  }
+}
+
+// A gradient is made where it will be asked for, and for a loss that is one number.
+TEST(CrossEntropy, GradientIsMadeWhereRecorded) {
+  const Variable x(lmp::randn(0, 1, {300, 1000}), true);
+  const Tensor labels = lmp::zeros({300}).astype(DataType::Int64);
+  const std::int64_t bytes = 300 * 1000 * sizeof(float);
+  const auto held = [&](const Variable& logits, LossReduction reduction) {
+    const std::int64_t before = memory_stats().live_bytes;
+    const Variable loss = cross_entropy(logits, labels, {.reduction = reduction});
+    return memory_stats().live_bytes - before;
+  };
+  EXPECT_GE(held(x, LossReduction::Mean), bytes);
+  EXPECT_LT(held(x, LossReduction::None), bytes);
+  EXPECT_LT(held(x.detach(), LossReduction::Mean), bytes);
+  const NoGradGuard no_grad;
+  EXPECT_LT(held(x, LossReduction::Mean), bytes);
+}
+
 TEST(CrossEntropy, LabelsMustNotChange) {
   const Variable x(lmp::randn(0, 1, {2, 3}), true);
   const Tensor labels = indices({0, 2}, {2});
@@ -340,6 +394,73 @@ TEST(Normalize, IsItsDefinition) {
   }
 }
 
+// Both results, whose gradients meet in the sum.
+TEST(Normalize, OfASum) {
+  for (const Shape& shape : {Shape{5, 3}, Shape{3}, Shape{2, 3, 4}, Shape{150, 33}, Shape{0, 3}}) {
+    const Shape row{shape.back()};
+    const auto both = [](const std::pair<Variable, Variable>& made) {
+      return made.first + 0.3 * square(made.second);
+    };
+    check(
+        "add_layer_norm", {shape, shape, row, row},
+        [&](const Inputs& in) { return both(add_layer_norm(in[0], in[1], in[2], in[3], 0.1)); },
+        [&](const Inputs& in) {
+          const Variable sum = in[0] + in[1];
+          return both({normal(sum, true, 0.1) * in[2] + in[3], sum});
+        });
+    check(
+        "add_rms_norm", {shape, shape, row},
+        [&](const Inputs& in) { return both(add_rms_norm(in[0], in[1], in[2], 0.1)); },
+        [&](const Inputs& in) {
+          const Variable sum = in[0] + in[1];
+          return both({normal(sum, false, 0.1) * in[2], sum});
+        });
+    check(
+        "one result of a sum", {shape, shape, row},
+        [&](const Inputs& in) { return add_layer_norm(in[0], in[1], in[2]).first; },
+        [&](const Inputs& in) { return normal(in[0] + in[1], true, 1e-5) * in[2]; }, 1);
+  }
+}
+
+// In the bits of the two ops, halves rounded in between.
+TEST(Normalize, OfASumIsTwoOps) {
+  for (const DataType type : kFloats) {
+    const Tensor x = lmp::randn(0, 1, {70, 33}).astype(type),
+                 r = lmp::randn(0, 1, {70, 33}).astype(type);
+    const Tensor w = lmp::randn(0, 1, {33}).astype(type), b = lmp::randn(0, 1, {33}).astype(type);
+    const auto [y, sum] = add_layer_norm(x, r, w, b);
+    EXPECT_TRUE(array_equal(sum, x + r));
+    EXPECT_TRUE(array_equal(y, layer_norm(x + r, w, b)));
+    const Variable one(x, true);
+    const auto [z, both] = add_rms_norm(one, Variable(r), Variable(w));
+    EXPECT_TRUE(array_equal(both.data(), sum));
+    EXPECT_TRUE(array_equal(z.data(), rms_norm(x + r, w)));
+    EXPECT_STREQ(name_of(*both.grad_fn()), "add");
+  }
+  const auto [y, sum] = add_layer_norm(lmp::ones({2, 3}).astype(DataType::BFloat16),
+                                       lmp::ones({2, 3}), lmp::ones({3}));
+  EXPECT_EQ(y.type(), DataType::Float32);
+  EXPECT_EQ(sum.type(), DataType::Float32);
+}
+
+// What another use of x has for its gradient by then is added to, unless somebody else holds it.
+TEST(Normalize, GradientsMeet) {
+  const Variable x(lmp::randn(0, 1, {40, 33}), true), w(lmp::randn(0, 1, {33}), true);
+  const Tensor g = lmp::randn(0, 1, {40, 33});
+  const auto gradient = [&](const std::function<Variable(const Variable&)>& f) {
+    x.zero_grad();
+    const Variable h = 2 * x;
+    f(h).backward(g);
+    return x.grad();
+  };
+  const Tensor alone = gradient([&](const Variable& h) { return layer_norm(h, w); });
+  for (const double by : {1.0, 0.5})
+    expect_near(gradient([&](const Variable& h) { return layer_norm(h, w) + by * h; }),
+                alone + 2 * by * g, 1e-5, "met");
+  expect_near(gradient([&](const Variable& h) { return h + layer_norm(h, w); }), alone + 2 * g,
+              1e-5, "handed on");
+}
+
 TEST(Normalize, Empty) {
   for (const Shape& shape : {Shape{0, 3}, Shape{2, 0}}) {
     const Variable x(lmp::ones(shape), true), w(lmp::ones({shape.back()}), true);
@@ -365,6 +486,11 @@ TEST(Normalize, Errors) {
   EXPECT_THROW(rms_norm(lmp::ones({}), w), ShapeError);
   EXPECT_THROW(rms_norm(x.astype(DataType::Int64), w.astype(DataType::Int64)), TypeError);
   EXPECT_THROW(rms_norm(x, Tensor()), Error);
+  EXPECT_THROW(add_layer_norm(x, lmp::ones({3}), w), ShapeError);
+  EXPECT_THROW(add_layer_norm(x, x, lmp::ones({2})), ShapeError);
+  EXPECT_THROW(add_layer_norm(x, x, w, lmp::ones({2})), ShapeError);
+  EXPECT_THROW(add_rms_norm(x, Tensor(), w), Error);
+  EXPECT_THROW(add_rms_norm(lmp::ones({}), lmp::ones({}), w), ShapeError);
 }
 
 TEST(Dropout, DropsWhatRandSaysAndScales) {
@@ -456,6 +582,10 @@ TEST(Composites, SameBitsOnAnyNumberOfThreads) {
   check_threads({{700, 300}, {300}, {300}},
                 [](const Inputs& in) { return layer_norm(in[0], in[1], in[2]); });
   check_threads({{700, 300}, {300}}, [](const Inputs& in) { return rms_norm(in[0], in[1]); });
+  check_threads({{700, 300}, {700, 300}, {300}}, [](const Inputs& in) {
+    const auto [y, sum] = add_layer_norm(in[0], in[1], in[2]);
+    return y * sum;
+  });
   check_threads({{300000}}, [](const Inputs& in) {
     const tensor::detail::RandomScope same(Generator(3));
     return dropout(in[0], 0.2);

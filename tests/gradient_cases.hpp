@@ -286,6 +286,14 @@ inline std::vector<StructuredCase> structured_cases() {
   }
   add("layer_norm", {"Normalize"}, {{2, 3}, {3}},
       [](const Inputs& in) { return layer_norm(in[0], in[1], Variable(), 0.2); });
+  add("add_layer_norm", {"Normalize"}, {{3, 4}, {3, 4}, {4}, {4}}, [](const Inputs& in) {
+    const auto [y, sum] = add_layer_norm(in[0], in[1], in[2], in[3], 0.1);
+    return y + square(sum);
+  });
+  add("add_rms_norm", {"Normalize"}, {{2, 2, 4}, {2, 2, 4}, {4}}, [](const Inputs& in) {
+    const auto [y, sum] = add_rms_norm(in[0], in[1], in[2], 0.1);
+    return sum * y;
+  });
   unary("dropout", "Dropout", {3, 4}, [](V x) {
     const tensor::detail::RandomScope same(Generator(7));
     return dropout(x, 0.3);

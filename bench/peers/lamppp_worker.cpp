@@ -50,6 +50,11 @@ struct Lamppp {
   static Variable bfloat16(const Variable& x) { return x.astype(lmp::DataType::BFloat16); }
   static Tensor int32(const Tensor& x) { return x.astype(lmp::DataType::Int32); }
 
+  static std::pair<Variable, Variable> add_layer_norm(const Variable& x, const Variable& residual,
+                                                      const Variable& weight,
+                                                      const Variable& bias) {
+    return lmp::add_layer_norm(x, residual, weight, bias);
+  }
   static Variable layer_norm(const Variable& x, const Variable& weight, const Variable& bias) {
     return lmp::layer_norm(x, weight, bias);
   }

@@ -42,6 +42,11 @@ struct Torch {
                                         at::kFloat, at::kDouble};
     return x.to(types[static_cast<int>(type)]);
   }
+  static std::pair<Tensor, Tensor> add_layer_norm(const Tensor& x, const Tensor& residual,
+                                                  const Tensor& weight, const Tensor& bias) {
+    const Tensor sum = x + residual;
+    return {at::layer_norm(sum, weight.sizes(), weight, bias), sum};
+  }
   static Tensor layer_norm(const Tensor& x, const Tensor& weight, const Tensor& bias) {
     return at::layer_norm(x, weight.sizes(), weight, bias);
   }

@@ -96,9 +96,8 @@ template <class V>
 class Engine final : public Pass<V> {
  public:
   Engine(std::vector<Capture<V>>* captures, bool retain_graph, bool create_graph)
-      : Pass<V>(create_graph),
+      : Pass<V>(retain_graph, create_graph),
         captures_(captures),
-        retain_(retain_graph || create_graph),
         anomaly_(autograd_thread.anomaly > 0) {
     slots_.reserve(4);
     heap_.reserve(8);
@@ -232,8 +231,8 @@ class Engine final : public Pass<V> {
     if constexpr (std::is_same_v<V, Tensor>)
       if (node.trace != 0) [[unlikely]]
         refuse_lanes(node);
-    node.begin_use(retain_);
-    const Use use{node, retain_};
+    node.begin_use(this->retain_graph_);
+    const Use use{node, this->retain_graph_};
     // What gradients record belongs to the line of the operation itself.
     static constexpr CallSite kUnknown = CallSite::unknown();
     std::optional<Replaced<const CallSite*>> site;
@@ -443,7 +442,6 @@ class Engine final : public Pass<V> {
   }
 
   std::vector<Capture<V>>* captures_;
-  bool retain_;
   bool anomaly_;
   std::uint16_t home_ = tensor::detail::current_queues;
   std::vector<V>* collected_ = nullptr;  // in the place of add(), where a node has hooks

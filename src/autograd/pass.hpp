@@ -32,6 +32,8 @@ class Pass {
   const Shape& shape(int input) const noexcept { return node_->edge(input).shape; }
   DataType type(int input) const noexcept { return node_->edge(input).type; }
 
+  /// Whether nodes keep what they hold, for another pass.
+  bool retains_graph() const noexcept { return retain_graph_; }
   /// Whether gradients are to have a graph of their own.
   bool creates_graph() const noexcept { return create_graph_; }
   /// Saved value `slot`, unchanged since.
@@ -78,10 +80,11 @@ class Pass {
   virtual std::vector<V> results() = 0;
 
  protected:
-  explicit Pass(bool create_graph) : create_graph_(create_graph) {}
+  Pass(bool retain_graph, bool create_graph)
+      : retain_graph_(retain_graph || create_graph), create_graph_(create_graph) {}
   Node* node_ = nullptr;
   V gradient_;
-  bool create_graph_;
+  bool retain_graph_, create_graph_;
   const std::vector<Saved>* unpacked_ = nullptr;  // what hooks gave back for the node at work
 };
 

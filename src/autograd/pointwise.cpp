@@ -3,6 +3,7 @@
 
 #include "autograd/intercept.hpp"
 #include "autograd/pass.hpp"
+#include "autograd/record.hpp"
 #include "lamppp/autograd/ops.hpp"
 #include "ops/pointwise_run.hpp"
 #include "tensor/access.hpp"
@@ -270,8 +271,8 @@ class PointwiseNode final : public Node {
   return tensor::ops::pointwise(id, operands, count);
 }
 
-[[gnu::always_inline]] inline Variable record(OpId id, Tensor&& out, const VariableOperand* in,
-                                              int count) {
+[[gnu::always_inline]] inline Variable record_pointwise(OpId id, Tensor&& out,
+                                                        const VariableOperand* in, int count) {
   if (!autograd_thread.recording) return Variable(std::move(out));
   unsigned wants = 0;
   for (int i = 0; i < count; ++i)
@@ -315,7 +316,7 @@ class AnyPointwise final : public AnyOp {
   }
   Variable record(Tensor out, Inputs in) const override {
     const Operands all(*this, in);
-    return autograd::record(id_, std::move(out), all.at, count_);
+    return record_pointwise(id_, std::move(out), all.at, count_);
   }
 
   // The sum of the op's gradients, each applied to the tangent of its operand in the place of the
@@ -411,10 +412,15 @@ Variable pointwise(OpId id, std::initializer_list<VariableOperand> in, CallSite 
   const int count = static_cast<int>(in.size());
   if (autograd_thread.intercepted) [[unlikely]]
     return pointwise_seen(id, in.begin(), count, site);
-  return record(id, forward(id, in.begin(), count), in.begin(), count);
+  return record_pointwise(id, forward(id, in.begin(), count), in.begin(), count);
 }
 
 }  // namespace
+
+Variable record_sum(Tensor out, const Variable& a, const Variable& b) {
+  const VariableOperand in[2] = {a, b};
+  return record_pointwise(OpId::Add, std::move(out), in, 2);
+}
 
 inline namespace ops {
 

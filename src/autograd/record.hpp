@@ -16,7 +16,8 @@ namespace lmp::autograd {
 /// `vjp`, a template over Tensor and Variable that adds the operands' gradients to the pass. On
 /// Tensors apply() is just forward; on Variables it also makes a node, if a gradient flows. The
 /// node holds the op that ran, so a forward that is not const may note something in it for vjp; vjp
-/// has to do without where a transform made the node, which starts from the op as it was given.
+/// has to do without where a transform made the node, which starts from the op as it was given. A
+/// member `bool recorded` is true in a forward whose notes a node will hold.
 ///
 /// For forward mode it says `tangent = kLinear` (linear in all operands together: the tangent is
 /// the op on the tangents) or kMultilinear (in each: a sum over the operands, the op with one
@@ -65,13 +66,20 @@ class OpNode final : public Node {
   Op op_;
 };
 
+/// Whether an op on these inputs is recorded, if its result is floating.
+inline bool records(std::span<const Variable* const> inputs) noexcept {
+  bool any = false;
+  for (const Variable* v : inputs) any |= v->requires_grad();
+  return any && autograd_thread.recording;
+}
+
+/// `out` = a + b as a Variable, as the operator makes it.
+Variable record_sum(Tensor out, const Variable& a, const Variable& b);
+
 /// `out` = op(inputs...) as a Variable.
 template <class Op>
 Variable record(Op op, Tensor out, std::span<const Variable* const> inputs) {
-  bool any = false;
-  for (const Variable* v : inputs) any |= v->requires_grad();
-  if (!any || !autograd_thread.recording || !is_floating(out.type()))
-    return Variable(std::move(out));
+  if (!is_floating(out.type()) || !records(inputs)) return Variable(std::move(out));
   const int count = static_cast<int>(inputs.size());
   const int saved = count_bits(Op::saves);
   NodeBuilder builder = NodeBuilder::make<OpNode<Op>>(count, saved, std::move(op));
@@ -181,6 +189,7 @@ Variable apply(Op op, const Variable& x, const T&... rest) {
       return intercept(any, inputs);
     }
   }
+  if constexpr (requires { op.recorded; }) op.recorded = records(inputs);
   Tensor out = op.forward(x.data(), rest.data()...);
   return record(std::move(op), std::move(out), inputs);
 }

@@ -75,6 +75,7 @@ const tensor::detail::Backend backend = {
     .nonzero = &nonzero,
     .random = &random,
     .random_words = &random_words,
+    .scale = &scale,
     .cross_entropy = &cross_entropy,
     .cross_entropy_backward = &cross_entropy_backward,
     .normalize = &normalize,

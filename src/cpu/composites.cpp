@@ -13,6 +13,7 @@ using tensor::LossReduction;
 using tensor::ParameterUpdate;
 using tensor::SgdRule;
 using tensor::detail::concat;
+using tensor::detail::GradientTarget;
 using tensor::detail::parallel_for;
 
 namespace {
@@ -141,26 +142,14 @@ double sum_of(const void* x, std::int64_t n, DataType type) {
   return wide ? total : single;
 }
 
-// What to scale a mean by.
-void set_scale(const Tensor& stats, std::int64_t rows, double value) {
-  if (stats.type() == DataType::Float64)
-    static_cast<double*>(stats.data())[2 * rows] = value;
-  else
-    static_cast<float*>(stats.data())[2 * rows] = static_cast<float>(value);
-}
-double scale_of(const Tensor& stats, std::int64_t rows) {
-  return stats.type() == DataType::Float64 ? static_cast<const double*>(stats.data())[2 * rows]
-                                           : static_cast<const float*>(stats.data())[2 * rows];
-}
-
-CrossEntropyArgs all_rows(const Tensor& stats, const Tensor& labels, std::int64_t classes,
+CrossEntropyArgs all_rows(void* stats, const Tensor& labels, std::int64_t classes,
                           const CrossEntropyOptions& options) {
   CrossEntropyArgs args{};
   args.classes = static_cast<std::size_t>(classes);
   args.labels = static_cast<const std::int64_t*>(labels.data());
   args.ignored = options.ignore_index;
   args.smoothing = options.label_smoothing;
-  args.stats = stats.data();
+  args.stats = stats;
   return args;
 }
 
@@ -176,26 +165,41 @@ CrossEntropyArgs rows_of(CrossEntropyArgs args, std::int64_t begin, std::int64_t
 
 }  // namespace
 
-void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits,
-                   const Tensor& labels, const CrossEntropyOptions& options) {
+void scale(const Tensor& x, const Tensor& by) {
+  alignas(8) std::byte room[8];
+  const void* const value = Elements(by).read(0, 1, room);
+  if (compute_type(by.type()) == DataType::Float64 ? *static_cast<const double*>(value) == 1
+                                                   : *static_cast<const float*>(value) == 1)
+    return;
+  const tensor::detail::Operand in[2] = {x, by};
+  forward(OpId::Mul, x.type(), x, in, 2);
+}
+
+void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& stats,
+                   const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options) {
   const std::int64_t classes = logits.shape().dim(logits.ndim() - 1);
   const auto rows = static_cast<std::int64_t>(labels.numel());
   const std::int64_t counted = count_labels(labels, classes, options.ignore_index);
   const DataType compute = compute_type(logits.type());
   const std::int64_t wide = compute_size(logits.type());
-  const Elements x(logits), out(loss);
+  const Elements x(logits), out(loss), slopes(gradient);
   const bool reduced = options.reduction != LossReduction::None;
   double total = 0;
   if (rows > 0 && classes > 0) {
     const CompositeKernels& k = kernels_of(logits.type());
-    const CrossEntropyArgs all = all_rows(stats, labels, classes, options);
+    const Scratch own_stats(stats.defined() ? 0 : static_cast<std::size_t>(2 * rows * wide));
+    CrossEntropyArgs all =
+        all_rows(stats.defined() ? stats.data() : own_stats.data(), labels, classes, options);
+    all.scale = options.reduction == LossReduction::Mean ? 1 / static_cast<double>(counted) : 1;
     const Scratch own(reduced || !out.native() ? static_cast<std::size_t>(rows * wide) : 0);
     void* const losses = reduced ? own.data() : out.at(0, own.data());
     parallel_for(rows, rows_of_task(classes, 8), [&](std::int64_t begin, std::int64_t end) {
       const std::int64_t n = (end - begin) * classes;
-      const Scratch scratch(x.scratch(n));
+      const Scratch scratch(x.scratch(n)), made(slopes.defined() ? slopes.scratch(n) : 0);
       const void* const values = x.read(begin * classes, n, scratch.data());
-      k.cross_entropy(offset(losses, begin * wide), rows_of(all, begin, end, values, wide));
+      void* const to = slopes.defined() ? slopes.at(begin * classes, made.data()) : nullptr;
+      k.cross_entropy(offset(losses, begin * wide), to, rows_of(all, begin, end, values, wide));
+      if (to) slopes.write(begin * classes, n, to);
     });
     if (reduced)
       total = sum_of(losses, rows, compute);
@@ -204,10 +208,7 @@ void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits
   } else if (!reduced) {
     fill(loss, 0);
   }
-  if (options.reduction == LossReduction::Mean) {
-    total /= static_cast<double>(counted);
-    set_scale(stats, rows, 1 / static_cast<double>(counted));
-  }
+  if (options.reduction == LossReduction::Mean) total /= static_cast<double>(counted);
   if (reduced) fill(loss, total);
 }
 
@@ -219,33 +220,31 @@ void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& st
   if (rows == 0 || classes == 0) return;
   const CompositeKernels& k = kernels_of(logits.type());
   const std::int64_t wide = compute_size(logits.type());
-  const CrossEntropyArgs all = all_rows(stats, labels, classes, options);
+  const CrossEntropyArgs all = all_rows(stats.data(), labels, classes, options);
   const Elements x(logits), to(out), gradient(g);
-  const auto gradients = static_cast<std::int64_t>(g.numel());
-  const double scale = options.reduction == LossReduction::Mean ? scale_of(stats, rows) : 1;
-  const std::int64_t step = g.ndim() == 0 && options.reduction != LossReduction::None ? 0 : 1;
-  const Scratch g_scratch(gradient.scratch(gradients));
-  const void* const gs = gradient.read(0, gradients, g_scratch.data());
+  const Scratch g_scratch(gradient.scratch(rows));
+  const void* const gs = gradient.read(0, rows, g_scratch.data());
   parallel_for(rows, rows_of_task(classes, 8), [&](std::int64_t begin, std::int64_t end) {
     const std::int64_t n = (end - begin) * classes;
     const Scratch scratch(x.scratch(n)), made(to.scratch(n));
     const void* const values = x.read(begin * classes, n, scratch.data());
     void* const target = to.at(begin * classes, made.data());
-    k.cross_entropy_backward(target, offset(gs, begin * step * wide),
-                             static_cast<std::size_t>(step), scale,
+    k.cross_entropy_backward(target, offset(gs, begin * wide),
                              rows_of(all, begin, end, values, wide));
     to.write(begin * classes, n, target);
   });
 }
 
-void normalize(bool centered, const Tensor& out, const Tensor& stats, const Tensor& x,
-               const Tensor& weight, const Tensor& bias, double eps) {
+void normalize(bool centered, const Tensor& out, const Tensor& sum, const Tensor& stats,
+               const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias,
+               double eps) {
   const auto columns = static_cast<std::int64_t>(weight.numel());
   if (x.numel() == 0) return;
   const auto rows = static_cast<std::int64_t>(x.numel()) / columns;
   const auto fn = kernels_of(x.type()).normalize[centered ? 1 : 0];
+  const ForwardFn add = kernels().forward[static_cast<int>(OpId::Add)][compute_index(x.type())];
   const std::int64_t wide = compute_size(x.type());
-  const Elements from(x), to(out), w(weight), b(bias);
+  const Elements from(x), added(residual), both(sum), to(out), w(weight), b(bias);
   const Scratch w_scratch(w.scratch(columns)), b_scratch(b.scratch(columns));
   NormalizeArgs all{};
   all.columns = static_cast<std::size_t>(columns);
@@ -253,23 +252,30 @@ void normalize(bool centered, const Tensor& out, const Tensor& stats, const Tens
   all.bias = b.defined() ? b.read(0, columns, b_scratch.data()) : nullptr;
   all.eps = eps;
   parallel_for(rows, rows_of_task(columns, 4), [&](std::int64_t begin, std::int64_t end) {
-    const std::int64_t n = (end - begin) * columns;
-    const Scratch scratch(from.scratch(n));
+    const std::int64_t at = begin * columns, n = (end - begin) * columns;
+    const Scratch scratch(from.scratch(n)), more(added.defined() ? added.scratch(n) : 0);
     NormalizeArgs args = all;
     args.rows = static_cast<std::size_t>(end - begin);
     args.stats = offset(stats.data(), 2 * begin * wide);
-    args.x = from.read(begin * columns, n, scratch.data());
-    void* const target = to.at(begin * columns, scratch.data());
+    args.x = from.read(at, n, scratch.data());
+    if (added.defined()) {
+      const void* const in[2] = {args.x, added.read(at, n, more.data())};
+      void* const values = both.at(at, scratch.data());
+      add(values, in, static_cast<std::size_t>(n));
+      both.write(at, n, values);
+      args.x = both.read(at, n, scratch.data());  // as it was rounded
+    }
+    void* const target = to.at(at, scratch.data());
     fn(target, args);
-    to.write(begin * columns, n, target);
+    to.write(at, n, target);
   });
 }
 
-void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const Tensor& gb,
+void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& gw, const Tensor& gb,
                         const Tensor& g, const Tensor& stats, const Tensor& x,
                         const Tensor& weight) {
   const auto columns = static_cast<std::int64_t>(weight.numel());
-  const Elements from(x), gradient(g), to_x(gx), to_w(gw), to_b(gb), w(weight);
+  const Elements from(x), gradient(g), to_x(*gx.tensor), to_w(gw), to_b(gb), w(weight);
   if (x.numel() == 0) {
     if (to_w.defined()) fill(gw, 0);
     if (to_b.defined()) fill(gb, 0);
@@ -307,8 +313,10 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
                    void* const pb = part_of(to_b, b_parts, part);
                    for (void* p : {pw, pb})
                      if (p) std::memset(p, 0, static_cast<std::size_t>(sums));
-                   void* const target = to_x.defined() ? to_x.at(at, made.data()) : nullptr;
-                   fn(target, pw, pb, gradient.read(at, n, g_scratch.data()), args);
+                   void* const target = gx.accumulate    ? to_x.read(at, n, made.data())
+                                        : to_x.defined() ? to_x.at(at, made.data())
+                                                         : nullptr;
+                   fn(target, gx.accumulate, pw, pb, gradient.read(at, n, g_scratch.data()), args);
                    if (target) to_x.write(at, n, target);
                  }
                });

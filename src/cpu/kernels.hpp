@@ -90,7 +90,8 @@ struct CrossEntropyArgs {
   const std::int64_t* labels;
   std::int64_t ignored;
   double smoothing;
-  void* stats;  // [rows][2]: the largest logit, and the logarithm of sum(exp(logit - that))
+  double scale;  // of gradients
+  void* stats;   // [rows][2]: the largest logit, and the logarithm of sum(exp(logit - that))
 };
 
 /// Rows that are normalised, with one weight (and bias, if any) for each column.
@@ -120,15 +121,15 @@ struct AdamArgs {
 struct CompositeKernels {
   /// out[r][c] += bias[c]
   void (*add_bias)(void* out, const void* bias, std::size_t rows, std::size_t columns);
-  /// Writes a loss for each row, and the stats.
-  void (*cross_entropy)(void* losses, const CrossEntropyArgs& args);
-  /// out = scale * g * (softmax - target); g is `step` elements apart for the rows, or one for all.
-  void (*cross_entropy_backward)(void* out, const void* g, std::size_t step, double scale,
-                                 const CrossEntropyArgs& args);
+  /// Writes a loss for each row, the stats, and unless it is null gradient = scale * (softmax -
+  /// target).
+  void (*cross_entropy)(void* losses, void* gradient, const CrossEntropyArgs& args);
+  /// out = g * (softmax - target), g for each row.
+  void (*cross_entropy_backward)(void* out, const void* g, const CrossEntropyArgs& args);
   /// Without and with a mean that is subtracted; writes the stats.
   void (*normalize[2])(void* out, const NormalizeArgs& args);
-  /// Writes gx, adds to gw and gb; null where not wanted.
-  void (*normalize_backward[2])(void* gx, void* gw, void* gb, const void* g,
+  /// Writes gx or adds to it, adds to gw and gb; null where not wanted.
+  void (*normalize_backward[2])(void* gx, bool add, void* gw, void* gb, const void* g,
                                 const NormalizeArgs& args);
   /// out = x / keep where the uniform number made of the word is below `keep`, else 0.
   void (*drop)(void* out, const void* x, const std::uint32_t* words, double keep, std::size_t n);

@@ -68,20 +68,28 @@ void fetch(const Tensor& to, const Tensor& from, std::size_t bytes) {
     download(to.data(), from, bytes);
 }
 
-// A pass starts from a 1; kept, it costs no launch. Not in a graph, which would only note its
-// making.
+// A pass starts from a 1; kept, it costs no launch. It is made anew where somebody has written into
+// what was given out.
+struct One {
+  Tensor tensor;
+  int generation;
+  bool valid(int now) const {
+    return tensor.defined() && generation == now && tensor.version() == 0;
+  }
+};
+One& kept_one(DataType type, int device) {
+  static auto* const made = new std::array<std::array<One, tensor::kDataTypeCount>, kMaxDevices>;
+  return (*made)[static_cast<std::size_t>(device)][static_cast<std::size_t>(type)];
+}
+std::mutex one_mutex;
+
+// Not in a graph, which would only note its making.
 Tensor one(DataType type, Device device) {
-  struct Kept {
-    Tensor tensor;
-    int generation;
-  };
-  static std::mutex mutex;
-  static auto* const made = new std::array<std::array<Kept, tensor::kDataTypeCount>, kMaxDevices>;
   if (current_capture()) return {};
-  const std::lock_guard lock(mutex);
-  Kept& here = (*made)[static_cast<std::size_t>(device.index)][static_cast<std::size_t>(type)];
+  const std::lock_guard lock(one_mutex);
+  One& here = kept_one(type, device.index);
   const int now = generation(device.index);
-  if (!here.tensor.defined() || here.generation != now) {
+  if (!here.valid(now)) {
     const Tensor fresh = tensor::detail::allocate({}, type, device);
     fill(fresh, 1);
     synchronize(Context(device), "backward");  // all streams may read it
@@ -91,6 +99,12 @@ Tensor one(DataType type, Device device) {
 }
 
 }  // namespace
+
+bool is_one(const Tensor& x) {
+  const std::lock_guard lock(one_mutex);
+  const One& here = kept_one(x.type(), x.device().index);
+  return here.valid(generation(x.device().index)) && here.tensor.data() == x.data();
+}
 
 const tensor::detail::Backend backend = {
     .allocate = &allocate,
@@ -122,6 +136,7 @@ const tensor::detail::Backend backend = {
     .nonzero = &nonzero,
     .random = &random,
     .random_words = &random_words,
+    .scale = &scale,
     .cross_entropy = &cross_entropy,
     .cross_entropy_backward = &cross_entropy_backward,
     .normalize = &normalize,

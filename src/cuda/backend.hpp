@@ -10,4 +10,7 @@ using tensor::Tensor;
 
 #include "tensor/backend_entries.inc"
 
+/// Whether x is the 1 that the backend holds ready; does not look into memory.
+bool is_one(const Tensor& x);
+
 }  // namespace lmp::cuda

@@ -95,12 +95,17 @@ namespace {
 // Note [Cross-entropy on the GPU]
 // The forward kernel reads the logits once: each thread keeps the largest of what it has seen and
 // the sum of exponentials relative to it (M. Milakov and N. Gimelshein, "Online normalizer
-// calculation for softmax", 2018). A reduction over rows is made of one part for each block, which
-// a second kernel adds up in order; small ones are left to one block, and one launch.
+// calculation for softmax", 2018). Where the gradient is asked for, a block keeps of its row what
+// fits in shared memory, and makes the gradient of that. A reduction over rows is made of one part
+// for each block, which a second kernel adds up in order; small ones are left to one block, and one
+// launch. So is what the gradient of a mean is divided by, the number of labels.
 
 constexpr int kLossThreads = 512;
-constexpr std::int64_t kLossBlocks = 8192;   // and so many parts at most
-constexpr std::int64_t kOneBlock = 1 << 15;  // elements that one block takes alone
+template <class S>
+constexpr int kLossResident = sizeof(S) == 8 ? 1 : 2;  // blocks of a multiprocessor at least
+constexpr std::int64_t kLossBlocks = 8192;             // and so many parts at most
+constexpr std::int64_t kOneBlock = 1 << 15;            // elements that one block takes alone
+constexpr int kFlying = 4;                             // packs that a thread loads at a time
 
 template <class C>
 struct Part {
@@ -112,11 +117,13 @@ template <class S>
 struct Loss {
   const S* logits;
   const std::int64_t* labels;
-  Computed<S>* stats;
+  Computed<S>* stats;  // [rows][2]: the largest logit, and one over the sum of exp(logit - that)
   S* loss;
+  S* gradient;
   Part<Computed<S>>* parts;  // null where one block does it all
+  std::int64_t* counts;      // of labels that are not ignored, in kCounters parts; or null
   std::int64_t rows, classes, ignored;
-  Computed<S> smoothing;
+  Computed<S> smoothing, spread, picked;  // the last two of the target
   LossReduction reduction;
 };
 
@@ -138,14 +145,30 @@ __device__ __forceinline__ C finite_or_zero(C x) {
 /// after them. `aligned` tells whether packs may be used at all.
 template <class S>
 struct Split {
-  std::int64_t head, packs, tail;
-  __device__ __forceinline__ Split(const S* row, std::int64_t n, bool aligned) {
-    constexpr int kN = kPackOf<S>;
+  static constexpr int kN = kPackOf<S>;
+  std::int64_t head, packs, tail, end;
+  __device__ __forceinline__ Split(const S* row, std::int64_t n, bool aligned) : end(n) {
     const auto past = static_cast<int>(reinterpret_cast<std::uintptr_t>(row) / sizeof(S) % kN);
     head = (kN - past) % kN;
     if (!aligned || head > n) head = n;
     packs = (n - head) / kN;
     tail = head + packs * kN;
+  }
+  /// single(i) for the elements around the packs, and several(std::integral_constant<int, n>(), p)
+  /// for packs p, p + kGroup, .. (p + (n - 1) * kGroup), of which each thread has its share.
+  template <int kGroup, class Single, class Several>
+  __device__ __forceinline__ void share(int lane, Single&& single, Several&& several) const {
+    for (std::int64_t i = lane; i < head; i += kGroup) single(i);
+    for (std::int64_t i = tail + lane; i < end; i += kGroup) single(i);
+    std::int64_t p = lane;
+    for (; p + (kFlying - 1) * kGroup < packs; p += kFlying * kGroup)
+      several(std::integral_constant<int, kFlying>(), p);
+    for (; p < packs; p += kGroup) several(std::integral_constant<int, 1>(), p);
+  }
+  /// Whose share element i is in.
+  template <int kGroup>
+  __device__ __forceinline__ int owner(std::int64_t i) const {
+    return static_cast<int>((i < head ? i : i < tail ? (i - head) / kN : i - tail) % kGroup);
   }
 };
 
@@ -178,39 +201,101 @@ struct Seen {
   }
 };
 
-template <class C, int kPacks, class S>
-__device__ __forceinline__ void take_packs(Seen<C>& seen, const S* from, std::int64_t step, C shift,
-                                           bool shifts) {
+/// The gradient of the logits of a row, `by` times softmax less the target, by the threads that
+/// share it. The first `held` packs lie in shared memory, if the rows are aligned alike.
+template <class S, int kGroup>
+__device__ __forceinline__ void write_slopes(const Loss<S>& a, std::int64_t row, bool counts,
+                                             std::int64_t label, Computed<S> top,
+                                             Computed<S> over_sum, Computed<S> by,
+                                             const uint4* hold, std::int64_t held, int lane) {
+  using C = Computed<S>;
   constexpr int kN = kPackOf<S>;
-  Pack<S, kN> packs[kPacks];
+  const S* const x = a.logits + row * a.classes;
+  S* const out = a.gradient + row * a.classes;
+  const bool alike =
+      (reinterpret_cast<std::uintptr_t>(x) - reinterpret_cast<std::uintptr_t>(out)) % 16 == 0;
+  const Split<S> split(out, a.classes, alike || !counts);
+  S* const to = out + split.head;
+  if (!counts) {
+    const S zero = convert<S>(C{});
+    Pack<S, kN> zeros;
 #pragma unroll
-  for (int p = 0; p < kPacks; ++p) packs[p] = load_pack<kN, S>(from, p * step);
+    for (int k = 0; k < kN; ++k) zeros.at[k] = zero;
+    split.template share<kGroup>(
+        lane, [&](std::int64_t i) { out[i] = zero; },
+        [&](auto several, std::int64_t p) {
 #pragma unroll
-  for (int p = 0; p < kPacks; ++p) {
-    C values[kN];
-#pragma unroll
-    for (int k = 0; k < kN; ++k) values[k] = widen(packs[p].at[k]);
-    seen.take(values, shift, shifts);
+          for (int q = 0; q < several; ++q) store_whole(to + (p + q * kGroup) * kN, zeros);
+        });
+    return;
   }
+  const C factor = by * over_sum, less = by * a.spread;
+  const auto slope = [&](S v) { return exp_of(widen(v) - top) * factor - less; };
+  const S* const from = x + split.head;
+  split.template share<kGroup>(
+      lane, [&](std::int64_t i) { out[i] = convert<S>(slope(x[i])); },
+      [&](auto several, std::int64_t p) {
+        Pack<S, kN> packs[several];
+#pragma unroll
+        for (int q = 0; q < several; ++q) {
+          const std::int64_t at = p + q * kGroup;
+          packs[q] =
+              at < held ? std::bit_cast<Pack<S, kN>>(hold[at]) : load_whole<S, kN>(from + at * kN);
+        }
+#pragma unroll
+        for (int q = 0; q < several; ++q) {
+          Pack<S, kN> made;
+#pragma unroll
+          for (int k = 0; k < kN; ++k) made.at[k] = convert<S>(slope(packs[q].at[k]));
+          store_whole(to + (p + q * kGroup) * kN, made);
+        }
+      });
+  if (lane == split.template owner<kGroup>(label))
+    out[label] = convert<S>(slope(x[label]) - by * a.picked);
 }
 
 /// The loss out of the sum over all rows.
 template <class S>
 __device__ __forceinline__ void finish(const Loss<S>& a, Computed<S> total, std::int64_t counted) {
-  if (a.reduction == LossReduction::Mean) {
+  if (a.reduction == LossReduction::Mean)
     total = static_cast<Computed<S>>(static_cast<double>(total) / static_cast<double>(counted));
-    a.stats[2 * a.rows] = static_cast<Computed<S>>(1 / static_cast<double>(counted));
-  }
   *a.loss = convert<S>(total);
 }
 
-template <class S, int kGroup>
+constexpr int kCounters = 128;
+
+/// How many labels are not ignored, in parts.
 __global__ void __launch_bounds__(kLossThreads)
-    cross_entropy_rows(const Loss<S> a, const Positions classes) {
+    count_labels(const std::int64_t* labels, std::int64_t rows, std::int64_t ignored,
+                 std::int64_t* counts) {
+  long long counted = 0;
+  for (std::int64_t i = blockIdx.x * kLossThreads + threadIdx.x; i < rows;
+       i += kCounters * kLossThreads)
+    counted += labels[i] != ignored;
+  counted = sum_group<kLossThreads>(counted);
+  if (threadIdx.x == 0) counts[blockIdx.x] = counted;
+}
+
+/// With a gradient, so many packs of a row as `held` stay in shared memory.
+template <class S, int kGroup, bool kGradient>
+__global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
+    cross_entropy_rows(const Loss<S> a, const Positions classes, int held) {
   using C = Computed<S>;
-  constexpr int kN = kPackOf<S>, kRows = kLossThreads / kGroup, kFlying = 4;
+  constexpr int kN = kPackOf<S>, kRows = kLossThreads / kGroup;
+  extern __shared__ uint4 hold[];
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const bool smooths = a.smoothing != 0;
+  C by{1};
+  if (kGradient && a.reduction == LossReduction::Mean) {
+    long long all = 0;
+    if (a.counts) {
+      if (threadIdx.x < kCounters) all = a.counts[threadIdx.x];
+    } else {
+      for (std::int64_t i = threadIdx.x; i < a.rows; i += kLossThreads)
+        all += a.labels[i] != a.ignored;
+    }
+    by = static_cast<C>(1 / static_cast<double>(sum_group<kLossThreads>(all)));
+  }
   C total{};
   int counted = 0;
   for (std::int64_t first = std::int64_t{blockIdx.x} * kRows; first < a.rows;
@@ -233,27 +318,43 @@ __global__ void __launch_bounds__(kLossThreads)
         if (!(fabs(shift) <= std::numeric_limits<C>::max())) shift = 0;
       }
       const Split<S> split(x, a.classes, true);
-      const auto single = [&](std::int64_t i) {
-        const C v[1] = {widen(x[i])};
-        seen.take(v, shift, smooths);
-      };
-      for (std::int64_t i = lane; i < split.head; i += kGroup) single(i);
-      for (std::int64_t i = split.tail + lane; i < a.classes; i += kGroup) single(i);
       const S* const body = x + split.head;
-      std::int64_t p = lane;
-      for (; p + (kFlying - 1) * kGroup < split.packs; p += kFlying * kGroup)
-        take_packs<C, kFlying>(seen, body + p * kN, kGroup * kN, shift, smooths);
-      for (; p < split.packs; p += kGroup) take_packs<C, 1>(seen, body + p * kN, 0, shift, smooths);
+      split.template share<kGroup>(
+          lane,
+          [&](std::int64_t i) {
+            const C v[1] = {widen(x[i])};
+            seen.take(v, shift, smooths);
+          },
+          [&](auto several, std::int64_t p) {
+            Pack<S, kN> packs[several];
+#pragma unroll
+            for (int q = 0; q < several; ++q)
+              packs[q] = load_whole<S, kN>(body + (p + q * kGroup) * kN);
+#pragma unroll
+            for (int q = 0; q < several; ++q) {
+              if (kGradient && p + q * kGroup < held)
+                hold[p + q * kGroup] = std::bit_cast<uint4>(packs[q]);
+              C values[kN];
+#pragma unroll
+              for (int k = 0; k < kN; ++k) values[k] = widen(packs[q].at[k]);
+              seen.take(values, shift, smooths);
+            }
+          });
     }
     const C top = max_group<kGroup>(seen.top);
     C sums[2] = {seen.top == top ? seen.sum : seen.sum * exp_of(seen.top - top), seen.shifted};
     sum_group<kGroup>(sums);
+    // A thread reads of what is held what it has put there.
+    if (kGradient && exists && a.classes > 0)
+      write_slopes<S, kGroup>(a, row, counts, label, top, 1 / sums[0], by, hold, held, lane);
     if (lane != 0 || !exists) continue;
     C loss{};
     if (here) {
       const C log_sum = log(sums[0]);
-      a.stats[2 * row] = top;
-      a.stats[2 * row + 1] = log_sum;
+      if (a.stats) {
+        a.stats[2 * row] = top;
+        a.stats[2 * row + 1] = 1 / sums[0];
+      }
       loss = log_sum - (widen(x[label]) - top);
       if (smooths) {
         const C mean = sums[1] / static_cast<C>(a.classes) - (top - shift);  // of x - top
@@ -288,73 +389,18 @@ __global__ void __launch_bounds__(kLossThreads) join_losses(const Loss<S> a, int
   if (threadIdx.x == 0) finish(a, total, std::int64_t{counted});
 }
 
-template <class S>
-struct LossGradient {
-  Loss<S> loss;  // what it was, with the gradients of the logits in `out`
-  const S* gradient;
-  std::int64_t step;  // from one row's to the next
-  S* out;
-  Computed<S> spread, picked;
-};
-
+/// The gradient of losses that stay, out of theirs and the stats.
 template <class S, int kGroup>
-__global__ void __launch_bounds__(kLossThreads) cross_entropy_slopes(const LossGradient<S> g) {
-  using C = Computed<S>;
-  constexpr int kN = kPackOf<S>, kRows = kLossThreads / kGroup, kFlying = 4;
-  const Loss<S>& a = g.loss;
+__global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
+    cross_entropy_slopes(const Loss<S> a, const S* gradient) {
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
-  const std::int64_t row = std::int64_t{blockIdx.x} * kRows + threadIdx.x / kGroup;
+  const std::int64_t row =
+      std::int64_t{blockIdx.x} * (kLossThreads / kGroup) + threadIdx.x / kGroup;
   if (row >= a.rows) return;
   const std::int64_t given = a.labels[row];
   const std::int64_t label = given < 0 || given >= a.classes ? 0 : given;
-  const S* const x = a.logits + row * a.classes;
-  S* const out = g.out + row * a.classes;
-  const bool aligned =
-      (reinterpret_cast<std::uintptr_t>(x) - reinterpret_cast<std::uintptr_t>(out)) % 16 == 0;
-  const Split<S> split(x, a.classes, aligned);
-  S* const to = out + split.head;
-  if (given == a.ignored) {
-    const S zero = convert<S>(C{});
-    for (std::int64_t i = lane; i < split.head; i += kGroup) out[i] = zero;
-    for (std::int64_t i = split.tail + lane; i < a.classes; i += kGroup) out[i] = zero;
-    Pack<S, kN> zeros;
-#pragma unroll
-    for (int k = 0; k < kN; ++k) zeros.at[k] = zero;
-    for (std::int64_t p = lane; p < split.packs; p += kGroup) store_pack<kN, S>(to, p * kN, zeros);
-    return;
-  }
-  const C top = a.stats[2 * row], log_sum = a.stats[2 * row + 1];
-  C by = widen(g.gradient[row * g.step]);
-  if (a.reduction == LossReduction::Mean) by *= a.stats[2 * a.rows];
-  const auto slope = [&](S v, bool hit) {
-    const C p = exp_of(widen(v) - top - log_sum) - g.spread;
-    return convert<S>(by * (hit ? p - g.picked : p));
-  };
-  const auto single = [&](std::int64_t i) { out[i] = slope(x[i], i == label); };
-  for (std::int64_t i = lane; i < split.head; i += kGroup) single(i);
-  for (std::int64_t i = split.tail + lane; i < a.classes; i += kGroup) single(i);
-  const S* const from = x + split.head;
-  const std::int64_t hit = label - split.head;
-  const auto store = [&](const Pack<S, kN>& values, std::int64_t at) {
-    Pack<S, kN> made;
-#pragma unroll
-    for (int k = 0; k < kN; ++k) made.at[k] = slope(values.at[k], false);
-    if (hit >= at && hit < at + kN) {
-#pragma unroll
-      for (int k = 0; k < kN; ++k)
-        if (at + k == hit) made.at[k] = slope(values.at[k], true);
-    }
-    store_pack<kN, S>(to, at, made);
-  };
-  std::int64_t p = lane;
-  for (; p + (kFlying - 1) * kGroup < split.packs; p += kFlying * kGroup) {
-    Pack<S, kN> packs[kFlying];
-#pragma unroll
-    for (int q = 0; q < kFlying; ++q) packs[q] = load_pack<kN, S>(from, (p + q * kGroup) * kN);
-#pragma unroll
-    for (int q = 0; q < kFlying; ++q) store(packs[q], (p + q * kGroup) * kN);
-  }
-  for (; p < split.packs; p += kGroup) store(load_pack<kN, S>(from, p * kN), p * kN);
+  write_slopes<S, kGroup>(a, row, given != a.ignored, label, a.stats[2 * row], a.stats[2 * row + 1],
+                          widen(gradient[row]), nullptr, 0, lane);
 }
 
 /// f(std::integral_constant<int, threads>()) for so many threads that share a row.
@@ -369,30 +415,47 @@ void with_group(std::int64_t classes, F&& f) {
 }
 
 template <class S>
-Loss<S> loss_of(const Tensor& stats, const Tensor& logits, const Tensor& labels,
-                const CrossEntropyOptions& options) {
+Loss<S> loss_of(const Tensor& stats, const Tensor& gradient, const Tensor& logits,
+                const Tensor& labels, const CrossEntropyOptions& options) {
   Loss<S> a{};
   a.logits = static_cast<const S*>(logits.data());
   a.labels = static_cast<const std::int64_t*>(labels.data());
-  a.stats = static_cast<Computed<S>*>(stats.data());
+  if (stats.defined()) a.stats = static_cast<Computed<S>*>(stats.data());
+  if (gradient.defined()) a.gradient = static_cast<S*>(gradient.data());
   a.rows = static_cast<std::int64_t>(labels.numel());
   a.classes = logits.shape().dim(logits.ndim() - 1);
   a.ignored = options.ignore_index;
   a.smoothing = static_cast<Computed<S>>(options.label_smoothing);
+  a.spread = static_cast<Computed<S>>(options.label_smoothing / static_cast<double>(a.classes));
+  a.picked = static_cast<Computed<S>>(1 - options.label_smoothing);
   a.reduction = options.reduction;
   return a;
 }
 
+template <class S, int kN>
+__global__ void __launch_bounds__(kThreads) scale_by(S* x, const S* by, std::int64_t packs) {
+  const Computed<S> factor = widen(*by);
+  if (factor == 1) return;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x; i < packs;
+       i += std::int64_t{gridDim.x} * kThreads) {
+    auto values = load_pack<kN, S>(x, i * kN);
+#pragma unroll
+    for (int k = 0; k < kN; ++k) values.at[k] = convert<S>(widen(values.at[k]) * factor);
+    store_pack<kN, S>(x, i * kN, values);
+  }
+}
+
 }  // namespace
 
-void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits,
-                   const Tensor& labels, const CrossEntropyOptions& options) {
+void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& stats,
+                   const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options) {
   if (loss.numel() == 0) return;
   const Context context(logits.device());
+  constexpr const char* kOp = "cross_entropy";
   visit_floating(logits.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;
     using C = Computed<S>;
-    Loss<S> a = loss_of<S>(stats, logits, labels, options);
+    Loss<S> a = loss_of<S>(stats, gradient, logits, labels, options);
     a.loss = static_cast<S*>(loss.data());
     const bool reduced = a.reduction != LossReduction::None;
     with_group(a.classes, [&](auto group) {
@@ -401,17 +464,37 @@ void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits
       if (reduced) blocks = a.rows * a.classes <= kOneBlock ? 1 : std::min(blocks, kLossBlocks);
       blocks = std::min(blocks, kLaunchElements);
       const bool alone = !reduced || blocks == 1;
-      std::optional<Scratch> parts;
+      std::optional<Scratch> parts, counts;
       if (!alone) {
         parts.emplace(context, static_cast<std::size_t>(blocks) * sizeof(Part<C>));
         a.parts = parts->template as<Part<C>>();
       }
-      launch(context, "cross_entropy", &cross_entropy_rows<S, kGroup>,
-             static_cast<unsigned>(blocks), kLossThreads, 0, a,
-             Positions(context, "cross_entropy", a.classes));
+      if (!alone && a.gradient && a.reduction == LossReduction::Mean) {
+        counts.emplace(context, kCounters * sizeof(std::int64_t));
+        a.counts = counts->template as<std::int64_t>();
+        launch(context, kOp, &count_labels, kCounters, kLossThreads, 0, a.labels, a.rows, a.ignored,
+               a.counts);
+      }
+      int held = 0;
+      std::size_t shared = 0;
+      auto kernel = &cross_entropy_rows<S, kGroup, false>;
+      if (a.gradient) {
+        kernel = &cross_entropy_rows<S, kGroup, true>;
+        if constexpr (kGroup == kLossThreads) {
+          // So that there is room for a second block.
+          const std::int64_t room = properties(context.index).shared_bytes / 2 - 2048;
+          held = static_cast<int>(std::min(a.classes / kPackOf<S>, room / kPackBytes));
+          shared = static_cast<std::size_t>(held) * kPackBytes;
+          check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                     static_cast<int>(room)),
+                kOp);
+        }
+      }
+      launch(context, kOp, kernel, static_cast<unsigned>(blocks), kLossThreads, shared, a,
+             Positions(context, kOp, a.classes), held);
       if (!alone)
-        launch(context, "cross_entropy", &join_losses<S>, 1, kLossThreads, 0, a,
-               static_cast<int>(blocks));
+        launch(context, kOp, &join_losses<S>, 1, kLossThreads, 0, a, static_cast<int>(blocks));
     });
   });
 }
@@ -423,19 +506,29 @@ void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& st
   const Context context(logits.device());
   visit_floating(logits.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;
-    using C = Computed<S>;
-    LossGradient<S> a{};
-    a.loss = loss_of<S>(stats, logits, labels, options);
-    a.gradient = static_cast<const S*>(g.data());
-    a.step = options.reduction == LossReduction::None ? 1 : 0;
-    a.out = static_cast<S*>(out.data());
-    a.spread = static_cast<C>(options.label_smoothing / static_cast<double>(a.loss.classes));
-    a.picked = static_cast<C>(1 - options.label_smoothing);
-    with_group(a.loss.classes, [&](auto group) {
+    const Loss<S> a = loss_of<S>(stats, out, logits, labels, options);
+    with_group(a.classes, [&](auto group) {
       constexpr int kGroup = decltype(group)::value;
       launch(context, "cross_entropy", &cross_entropy_slopes<S, kGroup>,
-             static_cast<unsigned>(ceil_div(a.loss.rows, kLossThreads / kGroup)), kLossThreads, 0,
-             a);
+             static_cast<unsigned>(ceil_div(a.rows, kLossThreads / kGroup)), kLossThreads, 0, a,
+             static_cast<const S*>(g.data()));
+    });
+  });
+}
+
+void scale(const Tensor& x, const Tensor& by) {
+  if (x.numel() == 0 || is_one(by)) return;
+  const Context context(x.device());
+  const auto n = static_cast<std::int64_t>(x.numel());
+  visit_floating(x.type(), [&](auto tag) {
+    using S = typename decltype(tag)::Type;
+    auto* const to = static_cast<S*>(x.data());
+    with_pack<S>(n % kPackOf<S> == 0 && is_aligned(to, 16), [&](auto pack) {
+      constexpr int kN = decltype(pack)::value;
+      const std::int64_t most = 32 * properties(context.index).multiprocessors;
+      launch(context, "mul", &scale_by<S, kN>,
+             static_cast<unsigned>(std::min(ceil_div(n / kN, kThreads), most)), kThreads, 0, to,
+             static_cast<const S*>(by.data()), n / kN);
     });
   });
 }

@@ -2,14 +2,18 @@
 #include "cuda/lanes.cuh"
 
 namespace lmp::cuda {
+
+using tensor::detail::GradientTarget;
+
 namespace {
 
 // Note [Normalisation on the GPU]
 // A warp or a block has one row, and keeps the first kHeld packs of each thread in registers; wider
-// rows are read again. In the backward pass the threads of few blocks go over many rows and add up
-// the gradients of weight and bias for their columns in registers; what blocks have found is joined
-// by a small kernel, in an order that the shape and the number of multiprocessors give. Rows that
-// do not fit registers get those gradients from a pass of its own.
+// rows are read again. Rows of a sum are added up on the way, as they are rounded. In the backward
+// pass the threads of few blocks go over many rows and add up the gradients of weight and bias for
+// their columns in registers; what blocks have found is joined by a small kernel, in an order that
+// the shape and the number of multiprocessors give. Rows that do not fit registers get those
+// gradients from a pass of its own.
 
 constexpr int kWarp = 32, kBlock = 256, kWide = 512;  // threads that share a row
 
@@ -22,9 +26,11 @@ constexpr int kKept = kGroup == kWarp ? kHeld<S> : kHeld<S> / 2;
 template <class S>
 struct Rows {
   const S* x;
+  const S* residual;  // what is added to x, into `sum`
   const S* gradient;
   const S* weight;
   const S* bias;
+  S* sum;
   S* out;
   Computed<S>* stats;
   std::int64_t rows, columns;
@@ -41,7 +47,8 @@ __device__ __forceinline__ void prefetch(const void* from) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
 }
 
-template <class S, int kN, int kGroup>
+/// Rows of x, or with kSum of x + residual.
+template <class S, int kN, int kGroup, bool kSum>
 __global__ void __launch_bounds__(kBlock) normalize_rows(const Rows<S> a) {
   using C = Computed<S>;
   constexpr int kRows = kBlock / kGroup;
@@ -52,18 +59,41 @@ __global__ void __launch_bounds__(kBlock) normalize_rows(const Rows<S> a) {
        first += std::int64_t{gridDim.x} * kRows) {
     const std::int64_t row = first + threadIdx.x / kGroup;
     const bool here = row < a.rows;
-    const S* const x = a.x + row * a.columns;
+    const std::int64_t begin = row * a.columns;
+    const auto add = [&](const Pack<S, kN>& pack, const Pack<S, kN>& more, std::int64_t at) {
+      Pack<S, kN> sum;
+#pragma unroll
+      for (int i = 0; i < kN; ++i) sum.at[i] = convert<S>(widen(pack.at[i]) + widen(more.at[i]));
+      store_whole(a.sum + begin + at * kN, sum);
+      return sum;
+    };
     Pack<S, kN> held[kHeld<S>];
 #pragma unroll
     for (int p = 0; p < kHeld<S>; ++p)
       if (const std::int64_t at = lane + p * kGroup; here && at < packs)
-        held[p] = pack_at<S, kN>(x, at);
+        held[p] = pack_at<S, kN>(a.x + begin, at);
+    if constexpr (kSum) {
+      Pack<S, kN> more[kHeld<S>];
+#pragma unroll
+      for (int p = 0; p < kHeld<S>; ++p)
+        if (const std::int64_t at = lane + p * kGroup; here && at < packs)
+          more[p] = pack_at<S, kN>(a.residual + begin, at);
+#pragma unroll
+      for (int p = 0; p < kHeld<S>; ++p)
+        if (const std::int64_t at = lane + p * kGroup; here && at < packs)
+          held[p] = add(held[p], more[p], at);
+    }
+    bool summed = !kSum;  // what is not held, too
+    const S* const from = (kSum ? a.sum : a.x) + begin;
     const auto each = [&](auto&& f) {
 #pragma unroll
       for (int p = 0; p < kHeld<S>; ++p)
         if (const std::int64_t at = lane + p * kGroup; here && at < packs) f(held[p], at);
       for (std::int64_t at = lane + kHeld<S> * kGroup; here && at < packs; at += kGroup)
-        f(pack_at<S, kN>(x, at), at);
+        f(summed ? pack_at<S, kN>(from, at)
+                 : add(pack_at<S, kN>(a.x + begin, at), pack_at<S, kN>(a.residual + begin, at), at),
+          at);
+      summed = true;
     };
     C mean{};
     if (a.centered) {
@@ -124,9 +154,9 @@ struct Parts {
   }
 };
 
-/// The gradient of x into a.out, unless that is null; if kSums, of rows that fit registers, those
-/// of weight and bias too.
-template <class S, int kN, int kGroup, bool kSums>
+/// The gradient of x into a.out, unless that is null, or with kAdds added to it; if kSums, of rows
+/// that fit registers, those of weight and bias too.
+template <class S, int kN, int kGroup, bool kSums, bool kAdds>
 __global__ void __launch_bounds__(kBackwardThreads<kGroup>, kBackwardBlocks<kGroup>)
     normalize_rows_backward(const Rows<S> a, const Parts<Computed<S>> parts) {
   using C = Computed<S>;
@@ -193,12 +223,14 @@ __global__ void __launch_bounds__(kBackwardThreads<kGroup>, kBackwardBlocks<kGro
     S* const out = a.out + row * a.columns;
     each([&](const Pack<S, kN>& xs, const Pack<S, kN>& gs, std::int64_t at, int) {
       const auto weight = pack_at<S, kN>(a.weight, at);
-      Pack<S, kN> made;
+      Pack<S, kN> made, old;
+      if (kAdds) old = pack_at<S, kN>(out, at);
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
         const C normal = (widen(xs.at[i]) - mean) * scale;
-        made.at[i] =
-            convert<S>(scale * (widen(gs.at[i]) * widen(weight.at[i]) - shift - normal * along));
+        C v = scale * (widen(gs.at[i]) * widen(weight.at[i]) - shift - normal * along);
+        if (kAdds) v += widen(old.at[i]);
+        made.at[i] = convert<S>(v);
       }
       reinterpret_cast<Pack<S, kN>*>(out)[at] = made;
     });
@@ -298,52 +330,69 @@ S* data_of(const Tensor& t) {
   return t.defined() ? static_cast<S*>(t.data()) : nullptr;
 }
 
+/// What forward and backward have in common.
+template <class S>
+Rows<S> rows_of(bool centered, const Tensor& x, const Tensor& weight, const Tensor& stats,
+                const Tensor& out) {
+  Rows<S> a{};
+  a.x = data_of<S>(x);
+  a.weight = data_of<S>(weight);
+  a.stats = data_of<Computed<S>>(stats);
+  a.out = data_of<S>(out);
+  a.columns = static_cast<std::int64_t>(weight.numel());
+  a.rows = static_cast<std::int64_t>(x.numel()) / a.columns;
+  a.centered = centered;
+  return a;
+}
+
 unsigned blocks_for(std::int64_t rows, int each) {
   return static_cast<unsigned>(std::min(ceil_div(rows, each), kLaunchElements));
 }
 
-/// Whether rows of all these can be read in packs.
-template <class S>
-bool packs_fit(std::int64_t columns, std::initializer_list<const void*> pointers) {
-  if (columns % kPackOf<S> != 0) return false;
-  return std::all_of(pointers.begin(), pointers.end(),
-                     [](const void* pointer) { return is_aligned(pointer, 16); });
+/// f(std::integral_constant<int, kN>()) for packs of so many elements, which rows of all of these
+/// can be read in.
+template <class S, class F>
+void with_row_packs(const Rows<S>& a, F&& f) {
+  bool fit = a.columns % kPackOf<S> == 0;
+  const S* const pointers[] = {a.x, a.residual, a.gradient, a.weight, a.bias, a.sum, a.out};
+  for (const S* pointer : pointers) fit &= is_aligned(pointer, kPackBytes);
+  with_pack<S>(fit, f);
 }
 
 constexpr const char* name_of(bool centered) { return centered ? "layer_norm" : "rms_norm"; }
 
 }  // namespace
 
-void normalize(bool centered, const Tensor& out, const Tensor& stats, const Tensor& x,
-               const Tensor& weight, const Tensor& bias, double eps) {
+void normalize(bool centered, const Tensor& out, const Tensor& sum, const Tensor& stats,
+               const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias,
+               double eps) {
   if (x.numel() == 0) return;
   const Context context(x.device());
   visit_floating(x.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;
-    using C = Computed<S>;
-    Rows<S> a{};
-    a.x = data_of<S>(x);
-    a.weight = data_of<S>(weight);
+    Rows<S> a = rows_of<S>(centered, x, weight, stats, out);
+    a.residual = data_of<S>(residual);
+    a.sum = data_of<S>(sum);
     a.bias = data_of<S>(bias);
-    a.out = data_of<S>(out);
-    a.stats = data_of<C>(stats);
-    a.columns = static_cast<std::int64_t>(weight.numel());
-    a.rows = static_cast<std::int64_t>(x.numel()) / a.columns;
-    a.eps = static_cast<C>(eps);
-    a.centered = centered;
-    with_pack<S>(packs_fit<S>(a.columns, {a.x, a.weight, a.bias, a.out}), [&](auto pack) {
+    a.eps = static_cast<Computed<S>>(eps);
+    with_row_packs(a, [&](auto pack) {
       constexpr int kN = decltype(pack)::value;
-      const char* const op = name_of(centered);
+      const auto go = [&](auto group) {
+        constexpr int kGroup = decltype(group)::value;
+        launch(context, name_of(centered),
+               a.residual ? &normalize_rows<S, kN, kGroup, true>
+                          : &normalize_rows<S, kN, kGroup, false>,
+               blocks_for(a.rows, kBlock / kGroup), kBlock, 0, a);
+      };
       if (a.columns <= kN * kHeld<S> * kWarp)
-        launch(context, op, &normalize_rows<S, kN, kWarp>, blocks_for(a.rows, kBlock / kWarp),
-               kBlock, 0, a);
+        go(std::integral_constant<int, kWarp>());
       else
-        launch(context, op, &normalize_rows<S, kN, kBlock>, blocks_for(a.rows, 1), kBlock, 0, a);
+        go(std::integral_constant<int, kBlock>());
     });
   });
 }
 
-void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const Tensor& gb,
+void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& gw, const Tensor& gb,
                         const Tensor& g, const Tensor& stats, const Tensor& x,
                         const Tensor& weight) {
   const bool sums = gw.defined() || gb.defined();
@@ -357,17 +406,10 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
   visit_floating(x.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;
     using C = Computed<S>;
-    Rows<S> a{};
-    a.x = data_of<S>(x);
+    Rows<S> a = rows_of<S>(centered, x, weight, stats, *gx.tensor);
     a.gradient = data_of<S>(g);
-    a.weight = data_of<S>(weight);
-    a.out = data_of<S>(gx);
-    a.stats = data_of<C>(stats);
-    a.columns = static_cast<std::int64_t>(weight.numel());
-    a.rows = static_cast<std::int64_t>(x.numel()) / a.columns;
-    a.centered = centered;
     const std::int64_t processors = properties(context.index).multiprocessors;
-    with_pack<S>(packs_fit<S>(a.columns, {a.x, a.gradient, a.weight, a.out}), [&](auto pack) {
+    with_row_packs(a, [&](auto pack) {
       constexpr int kN = decltype(pack)::value;
       const auto bytes = [&](std::int64_t parts) {
         return static_cast<std::size_t>(2 * parts * a.columns) * sizeof(C);
@@ -384,7 +426,9 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
         const std::int64_t blocks =
             std::min(processors * kBackwardBlocks<kGroup>, ceil_div(a.rows, kThreads / kGroup));
         const Scratch parts(context, bytes(blocks));
-        launch(context, op, &normalize_rows_backward<S, kN, kGroup, true>,
+        launch(context, op,
+               gx.accumulate ? &normalize_rows_backward<S, kN, kGroup, true, true>
+                             : &normalize_rows_backward<S, kN, kGroup, true, false>,
                static_cast<unsigned>(blocks), kThreads, 0, a, Parts<C>{parts.as<C>()});
         join(parts, blocks);
         return true;
@@ -394,8 +438,10 @@ void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const
            all(std::integral_constant<int, kBlock>()) || all(std::integral_constant<int, kWide>())))
         return;
       if (a.out)
-        launch(context, op, &normalize_rows_backward<S, kN, kBlock, false>, blocks_for(a.rows, 1),
-               kBackwardThreads<kBlock>, 0, a, Parts<C>{});
+        launch(context, op,
+               gx.accumulate ? &normalize_rows_backward<S, kN, kBlock, false, true>
+                             : &normalize_rows_backward<S, kN, kBlock, false, false>,
+               blocks_for(a.rows, 1), kBackwardThreads<kBlock>, 0, a, Parts<C>{});
       if (!sums) return;
       constexpr std::int64_t kFewest = 256, kMost = 256;  // rows of a part, and parts
       const std::int64_t each = std::max(kFewest, ceil_div(a.rows, kMost));

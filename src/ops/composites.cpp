@@ -124,11 +124,20 @@ template struct Linear<true>;
 
 Tensor CrossEntropy::forward(const Tensor& logits) {
   const Tensor x = logits.contiguous();
-  stats = allocate(Shape{index.tensor.numel() + 1, 2}, tensor::detail::at_least_float(x.type()),
-                   x.device());
+  if (recorded && reduces()) gradient = allocate(x.shape(), x.type(), x.device());
+  if (recorded && !reduces())
+    stats = allocate(Shape{index.tensor.numel(), 2}, tensor::detail::at_least_float(x.type()),
+                     x.device());
   Tensor loss = allocate(reduces() ? Shape() : index.tensor.shape(), x.type(), x.device());
-  backend(x.device()).cross_entropy(loss, stats, x, index.tensor, options);
+  backend(x.device()).cross_entropy(loss, gradient, stats, x, index.tensor, options);
   return loss;
+}
+
+Tensor CrossEntropy::scaled_gradient(bool again, const Tensor& g) {
+  if (again) return gradient * g;
+  Tensor out = std::move(gradient);
+  backend(out.device()).scale(out, g);
+  return out;
 }
 
 Tensor CrossEntropy::fused_gradient(const Tensor& logits, const Tensor& labels,
@@ -153,23 +162,37 @@ Variable CrossEntropy::batch(std::span<const Mapped> in, std::int64_t lanes) con
 
 // ---- Normalisation ----
 
-Tensor Normalize::forward(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+Tensor Normalize::run(const Tensor& x, const Tensor& residual, const Tensor& sum,
+                      const Tensor& weight, const Tensor& bias) {
+  const auto dense = [](const Tensor& t) { return t.defined() ? t.contiguous() : t; };
   stats = allocate(Shape{rows_of(x), 2}, tensor::detail::at_least_float(x.type()), x.device());
   Tensor out = allocate(x.shape(), x.type(), x.device());
   backend(x.device())
-      .normalize(centered, out, stats, x.contiguous(), weight.contiguous(),
-                 bias.defined() ? bias.contiguous() : bias, eps);
+      .normalize(centered, out, sum, stats, dense(x), dense(residual), dense(weight), dense(bias),
+                 eps);
   return out;
+}
+
+Tensor Normalize::forward(const Tensor& x, const Tensor& weight, const Tensor& bias) {
+  return run(x, Tensor(), Tensor(), weight, bias);
+}
+
+std::pair<Tensor, Tensor> Normalize::forward_sum(const Tensor& x, const Tensor& residual,
+                                                 const Tensor& weight, const Tensor& bias) {
+  Tensor sum = allocate(x.shape(), x.type(), x.device());
+  Tensor out = run(x, residual, sum, weight, bias);
+  return {std::move(out), std::move(sum)};
 }
 
 void Normalize::fused_gradients(const Saves<Tensor>& s, const Tensor& g) const {
   Tensor out[3];
   const int count = s.pass.node().num_edges();
-  for (int i = 0; i < count; ++i)
+  const Tensor* const held = s.pass.wants(0) ? s.pass.pending(0, g.shape(), g.type()) : nullptr;
+  for (int i = held ? 1 : 0; i < count; ++i)
     if (s.pass.wants(i)) out[i] = allocate(s.pass.shape(i), g.type(), g.device());
   backend(g.device())
-      .normalize_backward(centered, out[0], out[1], out[2], g.contiguous(), stats,
-                          s.input(0).contiguous(), s.input(1).contiguous());
+      .normalize_backward(centered, {held ? held : &out[0], held != nullptr}, out[1], out[2],
+                          g.contiguous(), stats, s.input(0).contiguous(), s.input(1).contiguous());
   for (int i = 0; i < count; ++i)
     if (out[i].defined()) s.pass.add(i, std::move(out[i]));
 }
@@ -182,6 +205,27 @@ Variable Normalize::batch(std::span<const Mapped> in, std::int64_t) const {
   const int rank = own_rank(in[0]);
   const Variable y = normal(in[0].value) * autograd::with_rank(in[1], rank);
   return biased ? y + autograd::with_rank(in[2], rank) : y;
+}
+
+std::pair<Tensor, Tensor> normalize_sum(Normalize norm, const Tensor& x, const Tensor& residual,
+                                        const Tensor& weight, const Tensor& bias) {
+  return norm.forward_sum(x, residual, weight, bias);
+}
+
+std::pair<Variable, Variable> normalize_sum(Normalize norm, const Variable& x,
+                                            const Variable& residual, const Variable& weight,
+                                            const Variable& bias) {
+  if (autograd::autograd_thread.intercepted) {  // who looks on sees two ops
+    Variable sum = x + residual;
+    Variable y = bias.defined() ? apply(norm, sum, weight, bias) : apply(norm, sum, weight);
+    return {std::move(y), std::move(sum)};
+  }
+  auto [y, added] = norm.forward_sum(x.data(), residual.data(), weight.data(), bias.data());
+  Variable sum = autograd::record_sum(std::move(added), x, residual);
+  const Variable* const inputs[] = {&sum, &weight, &bias};
+  Variable out =
+      autograd::record(std::move(norm), std::move(y), {inputs, bias.defined() ? 3u : 2u});
+  return {std::move(out), std::move(sum)};
 }
 
 // ---- Dropout ----

@@ -2,6 +2,7 @@
 
 #include <span>
 #include <type_traits>
+#include <utility>
 
 #include "lamppp/tensor/op_options.hpp"
 #include "ops/structured.hpp"
@@ -91,14 +92,18 @@ struct CrossEntropy {
   static constexpr const char* name = "cross_entropy";
   CrossEntropyOptions options;
   HeldIndex index;
-  Tensor stats = {};  // a note
+  bool recorded = false;
+  // Notes: where the loss is one number its gradient, which costs next to nothing while the logits
+  // are at hand, and else what that is made of.
+  Tensor gradient = {}, stats = {};
 
   Tensor forward(const Tensor& logits);
   template <class V>
-  void vjp(const Saves<V>& s, const V& g) const {
+  void vjp(const Saves<V>& s, const V& g) {
     const V x = s.input(0);
     const Tensor& labels = index.get(name);
     if constexpr (std::is_same_v<V, Tensor>) {
+      if (gradient.defined()) return s.pass.add(0, scaled_gradient(s.pass.retains_graph(), g));
       if (stats.defined()) return s.pass.add(0, fused_gradient(x, labels, g));
     }
     s.pass.add(0, (reduces() ? g : expand_dims(g, -1)) * slope(x, V(labels)));
@@ -111,6 +116,7 @@ struct CrossEntropy {
 
  private:
   bool reduces() const { return options.reduction != LossReduction::None; }
+  Tensor scaled_gradient(bool again, const Tensor& g);
   Tensor fused_gradient(const Tensor& x, const Tensor& labels, const Tensor& g) const;
   /// softmax - target, the derivative of each loss by its logits; over their number for the mean.
   template <class V>
@@ -136,6 +142,9 @@ struct Normalize {
   Tensor stats = {};  // a note
 
   Tensor forward(const Tensor& x, const Tensor& weight, const Tensor& bias = Tensor());
+  /// The same of x + residual, and that sum.
+  std::pair<Tensor, Tensor> forward_sum(const Tensor& x, const Tensor& residual,
+                                        const Tensor& weight, const Tensor& bias);
   template <class V>
   void vjp(const Saves<V>& s, const V& g) const {
     if constexpr (std::is_same_v<V, Tensor>) {
@@ -157,6 +166,8 @@ struct Normalize {
   Variable batch(std::span<const Mapped> in, std::int64_t lanes) const;
 
  private:
+  Tensor run(const Tensor& x, const Tensor& residual, const Tensor& sum, const Tensor& weight,
+             const Tensor& bias);
   void fused_gradients(const Saves<Tensor>& s, const Tensor& g) const;
   template <class V>
   V shifted(const V& x) const {
@@ -179,6 +190,14 @@ struct Normalize {
     return by * (shifted(t) - n * mean(n * t, -1));
   }
 };
+
+/// norm(x + residual) and that sum, all of one type, in one pass. They are recorded as the two ops
+/// that they are: what the sum's other uses have for its gradient, the norm's kernel adds to.
+std::pair<Tensor, Tensor> normalize_sum(Normalize norm, const Tensor& x, const Tensor& residual,
+                                        const Tensor& weight, const Tensor& bias);
+std::pair<Variable, Variable> normalize_sum(Normalize norm, const Variable& x,
+                                            const Variable& residual, const Variable& weight,
+                                            const Variable& bias);
 
 /// x with the elements where the stream says so left out. The stream is told by where it starts, so
 /// the same op drops the same elements of a gradient or tangent; lanes of vmap drop the same, as

@@ -218,10 +218,16 @@ void random_words(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
   scope->random_words(out, blocks, seed, offset);
 }
 
-void cross_entropy(const Tensor& loss, const Tensor& stats, const Tensor& logits,
-                   const Tensor& labels, const CrossEntropyOptions& options) {
-  const KernelScope scope("cross_entropy", logits.type(), {&loss, &stats, &logits, &labels});
-  scope->cross_entropy(loss, stats, logits, labels, options);
+void scale(const Tensor& x, const Tensor& by) {
+  const KernelScope scope("mul", x.type(), {&x, &by});
+  scope->scale(x, by);
+}
+
+void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& stats,
+                   const Tensor& logits, const Tensor& labels, const CrossEntropyOptions& options) {
+  const KernelScope scope("cross_entropy", logits.type(),
+                          {&loss, &gradient, &stats, &logits, &labels});
+  scope->cross_entropy(loss, gradient, stats, logits, labels, options);
 }
 
 void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& stats,
@@ -234,17 +240,19 @@ void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& st
 
 constexpr const char* norm_name(bool centered) { return centered ? "layer_norm" : "rms_norm"; }
 
-void normalize(bool centered, const Tensor& out, const Tensor& stats, const Tensor& x,
-               const Tensor& weight, const Tensor& bias, double eps) {
-  const KernelScope scope(norm_name(centered), x.type(), {&out, &stats, &x, &weight, &bias});
-  scope->normalize(centered, out, stats, x, weight, bias, eps);
+void normalize(bool centered, const Tensor& out, const Tensor& sum, const Tensor& stats,
+               const Tensor& x, const Tensor& residual, const Tensor& weight, const Tensor& bias,
+               double eps) {
+  const KernelScope scope(norm_name(centered), x.type(),
+                          {&out, &sum, &stats, &x, &residual, &weight, &bias});
+  scope->normalize(centered, out, sum, stats, x, residual, weight, bias, eps);
 }
 
-void normalize_backward(bool centered, const Tensor& gx, const Tensor& gw, const Tensor& gb,
+void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& gw, const Tensor& gb,
                         const Tensor& g, const Tensor& stats, const Tensor& x,
                         const Tensor& weight) {
   const KernelScope scope(ProfileKind::BackwardKernel, norm_name(centered), g.type(),
-                          {&gx, &gw, &gb, &g, &stats, &x, &weight});
+                          {gx.tensor, &gw, &gb, &g, &stats, &x, &weight});
   scope->normalize_backward(centered, gx, gw, gb, g, stats, x, weight);
 }
 
@@ -346,6 +354,7 @@ constexpr Backend kRecordingBackend = {
     .nonzero = &nonzero,
     .random = &random,
     .random_words = &random_words,
+    .scale = &scale,
     .cross_entropy = &cross_entropy,
     .cross_entropy_backward = &cross_entropy_backward,
     .normalize = &normalize,

@@ -113,24 +113,28 @@ struct Backend {
   /// Raw 32-bit words.
   void (*random_words)(std::uint32_t* out, std::size_t blocks, std::uint64_t seed,
                        std::uint64_t offset);
+  /// x *= by, of shape () and x's type; x is dense. Costs nothing where it is known that `by` is 1.
+  void (*scale)(const Tensor& x, const Tensor& by);
   /// The composites take dense tensors of one floating type; `stats` are in the type that it is
   /// computed in, Float32 or Float64, two for each row.
-  /// The loss and, for the gradient, stats, with one more row for the mean, which begins with what
-  /// to scale by: one over the number of labels that are not ignored. Labels are Int64. IndexError
-  /// where one is out of range.
-  void (*cross_entropy)(const Tensor& loss, const Tensor& stats, const Tensor& logits,
-                        const Tensor& labels, const CrossEntropyOptions& options);
-  /// out = g * (softmax(logits) - target), g for all rows or for each, scaled for the mean.
+  /// The loss and, unless they are undefined, the gradient of a loss that is one number, and for
+  /// the gradient of others the stats. Labels are Int64. IndexError where one is out of range.
+  void (*cross_entropy)(const Tensor& loss, const Tensor& gradient, const Tensor& stats,
+                        const Tensor& logits, const Tensor& labels,
+                        const CrossEntropyOptions& options);
+  /// out = g * (softmax(logits) - target), g for each row.
   void (*cross_entropy_backward)(const Tensor& out, const Tensor& g, const Tensor& stats,
                                  const Tensor& logits, const Tensor& labels,
                                  const CrossEntropyOptions& options);
-  /// Rows of x of weight's size; bias may be undefined. Subtracts the mean if `centered`.
-  void (*normalize)(bool centered, const Tensor& out, const Tensor& stats, const Tensor& x,
-                    const Tensor& weight, const Tensor& bias, double eps);
+  /// Rows of x of weight's size; bias may be undefined. Subtracts the mean if `centered`. With a
+  /// residual, of x's shape, rows of sum = x + residual instead; else both are undefined.
+  void (*normalize)(bool centered, const Tensor& out, const Tensor& sum, const Tensor& stats,
+                    const Tensor& x, const Tensor& residual, const Tensor& weight,
+                    const Tensor& bias, double eps);
   /// Gradients that are undefined are not wanted.
-  void (*normalize_backward)(bool centered, const Tensor& gx, const Tensor& gw, const Tensor& gb,
-                             const Tensor& g, const Tensor& stats, const Tensor& x,
-                             const Tensor& weight);
+  void (*normalize_backward)(bool centered, const GradientTarget& gx, const Tensor& gw,
+                             const Tensor& gb, const Tensor& g, const Tensor& stats,
+                             const Tensor& x, const Tensor& weight);
   /// out = x / keep where number i of the stream, as rand() draws it in Float32, is below keep,
   /// else 0.
   void (*dropout)(const Tensor& out, const Tensor& x, double keep, std::uint64_t seed,

@@ -133,6 +133,69 @@ TEST_F(GpuSharedLayers, CrossEntropy) {
   }
 }
 
+// The gradient that the forward pass makes, for rows that a few threads, a warp and a block share,
+// kept whole or not; it serves any seed, and again where the graph stays.
+TEST_F(GpuSharedLayers, CrossEntropyServesEverySeed) {
+  for (const auto& [rows, classes] : {std::pair<std::int64_t, std::int64_t>{6, 10},
+                                      {50, 1000},
+                                      {70, 1003},
+                                      {40, 20008},
+                                      {9, 50304},
+                                      {3, 130003}}) {
+    Generator generator(68);
+    Tensor labels = lmp::randint(generator, 0, classes, {rows});
+    labels.narrow(0, 1, 1).fill(-100);
+    for (DataType type : kFloats) {
+      const Tensor logits = draw(type, {rows, classes}, 69, -4, 4);
+      const auto run = [&, count = rows](const Tensors& in) {
+        const Variable x(in[0].clone(), true);
+        const Tensor at = labels.to(in[0].device());
+        Tensors out;
+        const Variable loss = cross_entropy(x, at, {.label_smoothing = 0.1});
+        {
+          const NoGradGuard no_grad;
+          out.push_back(cross_entropy(x, at, {.label_smoothing = 0.1}).data() - loss.data());
+        }
+        const auto take = [&] {
+          // By the rows, so that halves do not vanish beside the tolerance.
+          out.push_back(x.grad() * static_cast<double>(count));
+          x.zero_grad();
+        };
+        loss.backward({.retain_graph = true});
+        x.grad().fill(9);
+        x.zero_grad();
+        loss.backward({.gradient = lmp::full({}, 0.5, x.device(), type), .retain_graph = true});
+        take();
+        loss.backward();
+        take();
+        (2 * cross_entropy(x, at, {.reduction = LossReduction::Sum})).backward();
+        out.push_back(x.grad());
+        return out;
+      };
+      std::ostringstream name;
+      name << "cross_entropy " << type << ' ' << rows << " x " << classes;
+      expect_alike(name.str(), run, {logits}, loose);
+    }
+  }
+}
+
+// What a pass starts from is kept; one who writes into what he was given of it changes nothing.
+TEST_F(GpuSharedLayers, SeedsAreNotShared) {
+  const Variable x(draw(DataType::Float32, {4, 9}, 78).to(gpu()), true);
+  const Tensor at = lmp::zeros({4}, gpu(), DataType::Int64);
+  const auto gradient = [&] {
+    x.zero_grad();
+    const Variable loss = cross_entropy(x, at);
+    loss.backward();
+    const Tensor made = x.grad();
+    loss.grad().fill(5);
+    return made;
+  };
+  const Tensor first = gradient();
+  EXPECT_TRUE(same(gradient(), first));
+  EXPECT_TRUE(same(gradient(), first));
+}
+
 TEST_F(GpuSharedLayers, Norms) {
   for (const Shape& shape :
        {Shape{5, 7}, Shape{37, 768}, Shape{3, 10007}, Shape{2, 9, 64}, Shape{4000, 33}, Shape{4, 1},
@@ -145,6 +208,39 @@ TEST_F(GpuSharedLayers, Norms) {
     check_layer("rms_norm", {shape, n},
                 [](const Inputs& in) { return rms_norm(in[0], in[1], 1e-3); });
   }
+}
+
+TEST_F(GpuSharedLayers, NormsOfASum) {
+  for (const Shape& shape :
+       {Shape{5, 7}, Shape{37, 768}, Shape{3, 10007}, Shape{2, 9, 64}, Shape{400, 33}, Shape{4, 1},
+        Shape{0, 8}, Shape{301, 1024}, Shape{70, 2048}, Shape{9, 9000}}) {
+    const Shape n{shape.back()};
+    const auto both = [](const std::pair<Variable, Variable>& made) {
+      return made.first + square(made.second);
+    };
+    check_layer("add_layer_norm", {shape, shape, n, n}, [&](const Inputs& in) {
+      return both(add_layer_norm(in[0], in[1], in[2], in[3], 1e-3));
+    });
+    check_layer("add_rms_norm", {shape, shape, n},
+                [&](const Inputs& in) { return both(add_rms_norm(in[0], in[1], in[2], 1e-3)); });
+    check_layer("one result of add_layer_norm", {shape, shape, n},
+                [](const Inputs& in) { return add_layer_norm(in[0], in[1], in[2]).first; });
+  }
+}
+
+// The sum is what + makes of it, and the norm that of the rounded sum, in the same bits.
+TEST_F(GpuSharedLayers, NormsOfASumAreTwoOps) {
+  for (DataType type : kFloats)
+    for (const std::int64_t n : {33, 64, 768, 9000}) {
+      const auto drawn = [&](const Shape& shape, std::uint64_t seed) {
+        return draw(type, shape, seed).to(gpu());
+      };
+      const Tensor x = drawn({50, n}, 74), r = drawn({50, n}, 75), w = drawn({n}, 76),
+                   b = drawn({n}, 77);
+      const auto [y, sum] = add_layer_norm(x, r, w, b);
+      EXPECT_TRUE(same(sum, x + r)) << type << ' ' << n;
+      EXPECT_TRUE(same(y, layer_norm(x + r, w, b))) << type << ' ' << n;
+    }
 }
 
 TEST_F(GpuSharedLayers, Embedding) {
@@ -444,6 +540,36 @@ TEST_F(GpuLaunches, ProductsAddIntoAGradientThatIsThere) {
   EXPECT_EQ(step(true), step(false) + 2);
   (lmp::linear(x, a) + lmp::linear(x, b)).backward(seed);
   EXPECT_EQ(x.grad().to_vector<float>(), std::vector<float>(x.numel(), 64.0F));
+}
+
+// The gradient comes with the loss, and one kernel adds what meets in a sum.
+TEST_F(GpuLaunches, LossesAndNorms) {
+  const Variable x(lmp::ones({128, 10}, gpu()), true), wide(lmp::ones({64, 5000}, gpu()), true);
+  const Tensor few = lmp::zeros({128}, gpu(), DataType::Int64),
+               many = lmp::zeros({64}, gpu(), DataType::Int64);
+  EXPECT_EQ(launches([&] {
+              cross_entropy(x, few).backward();
+              x.zero_grad();
+            }),
+            1);
+  EXPECT_EQ(launches([&] {
+              cross_entropy(wide, many).backward();
+              wide.zero_grad();
+            }),
+            3);
+  EXPECT_EQ(launches([&] {
+              (0.5 * cross_entropy(x, few)).backward();
+              x.zero_grad();
+            }),
+            4);
+  const Tensor weight = lmp::ones({10}, gpu()), r = lmp::ones({128, 10}, gpu());
+  EXPECT_EQ(launches([&] { add_layer_norm(x.data(), r, weight); }), 1);
+  EXPECT_EQ(launches([&] {
+              const auto [y, both] = add_rms_norm(x, Variable(r), Variable(weight));
+              (y + 2 * both).backward(r);
+              x.zero_grad();
+            }),
+            5);
 }
 
 TEST_F(GpuLaunches, OneForAnOp) {

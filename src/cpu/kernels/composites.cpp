@@ -88,17 +88,37 @@ template <class T, bool kNormalised, class Use>
   }
 }
 
+// What label smoothing gives each class of the target.
 template <class T>
-void cross_entropy(void* losses, const CrossEntropyArgs& a) {
+T spread_of(const CrossEntropyArgs& a) {
+  return static_cast<T>(a.smoothing / static_cast<double>(a.classes));
+}
+
+template <class T>
+void cross_entropy(void* losses, void* gradient, const CrossEntropyArgs& a) {
   const auto* x = static_cast<const T*>(a.logits);
   auto* const stats = static_cast<T*>(a.stats);
   for (std::size_t r = 0; r < a.rows; ++r) {
     stats[2 * r] = max_of(x + r * a.classes, a.classes);
     stats[2 * r + 1] = 0;
   }
-  exp_rows<T, false>(a, [&](std::size_t r, std::size_t, const T* e, std::size_t n) {
+  auto* const slopes = static_cast<T*>(gradient);
+  exp_rows<T, false>(a, [&](std::size_t r, std::size_t column, const T* e, std::size_t n) {
     stats[2 * r + 1] += sum_of<T>([e](std::size_t i) { return e[i]; }, 0, n);
+    if (!slopes) return;
+    T* const to = slopes + r * a.classes + column;
+    LMP_VECTORIZE
+    for (std::size_t c = 0; c < n; ++c) to[c] = e[c];
   });
+  const T scale = static_cast<T>(a.scale), spread = scale * spread_of<T>(a);
+  for (std::size_t r = 0; slopes && r < a.rows; ++r) {
+    T* const to = slopes + r * a.classes;
+    const bool kept = a.labels[r] != a.ignored;
+    const T by = scale / stats[2 * r + 1];
+    LMP_VECTORIZE
+    for (std::size_t c = 0; c < a.classes; ++c) to[c] = kept ? by * to[c] - spread : T{};
+    if (kept) to[a.labels[r]] -= scale * static_cast<T>(1 - a.smoothing);
+  }
   LMP_VECTORIZE
   for (std::size_t r = 0; r < a.rows; ++r) stats[2 * r + 1] = log(stats[2 * r + 1]);
   auto* const loss = static_cast<T*>(losses);
@@ -118,16 +138,15 @@ void cross_entropy(void* losses, const CrossEntropyArgs& a) {
 }
 
 template <class T>
-void cross_entropy_backward(void* out, const void* gradient, std::size_t step, double scale,
-                            const CrossEntropyArgs& a) {
+void cross_entropy_backward(void* out, const void* gradient, const CrossEntropyArgs& a) {
   const auto* g = static_cast<const T*>(gradient);
   auto* const o = static_cast<T*>(out);
-  const T spread = static_cast<T>(a.smoothing / static_cast<double>(a.classes));
+  const T spread = spread_of<T>(a);
   const T picked = static_cast<T>(1 - a.smoothing);
   exp_rows<T, true>(a, [&](std::size_t r, std::size_t column, const T* p, std::size_t n) {
     T* const to = o + r * a.classes + column;
     const bool kept = a.labels[r] != a.ignored;
-    const T by = static_cast<T>(scale) * g[r * step];
+    const T by = g[r];
     LMP_VECTORIZE
     for (std::size_t c = 0; c < n; ++c) to[c] = kept ? by * (p[c] - spread) : T{};
     const std::size_t label = static_cast<std::size_t>(a.labels[r]) - column;
@@ -169,7 +188,7 @@ void normalize(void* out, const NormalizeArgs& a) {
 }
 
 template <bool kCentered, class T>
-void normalize_backward(void* gx, void* gw, void* gb, const void* gradient,
+void normalize_backward(void* gx, bool add, void* gw, void* gb, const void* gradient,
                         const NormalizeArgs& a) {
   const auto* w = static_cast<const T*>(a.weight);
   auto* const to_weight = static_cast<T*>(gw);
@@ -189,9 +208,16 @@ void normalize_backward(void* gx, void* gw, void* gb, const void* gradient,
       T shift{};
       if constexpr (kCentered)
         shift = sum_of<T>([=](std::size_t i) { return g[i] * w[i]; }, 0, n) / count;
-      LMP_VECTORIZE
-      for (std::size_t i = 0; i < n; ++i)
-        o[i] = scale * (g[i] * w[i] - shift - (x[i] - mean) * scale * along);
+      const auto slope = [=](std::size_t i) {
+        return scale * (g[i] * w[i] - shift - (x[i] - mean) * scale * along);
+      };
+      if (add) {
+        LMP_VECTORIZE
+        for (std::size_t i = 0; i < n; ++i) o[i] += slope(i);
+      } else {
+        LMP_VECTORIZE
+        for (std::size_t i = 0; i < n; ++i) o[i] = slope(i);
+      }
     }
     if (to_weight) {
       LMP_VECTORIZE
