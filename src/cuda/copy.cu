@@ -22,6 +22,16 @@ unsigned blocks_for(std::int64_t threads) {
   return static_cast<unsigned>(ceil_div(threads, kThreads));
 }
 
+/// Whether elements are converted by taking their bits: all integers of a size wrap alike.
+constexpr bool same_bits(tensor::DataType to, tensor::DataType from) {
+  using enum tensor::DataType;
+  return to == from || (to != Bool && to <= Int8 && from <= Int8);
+}
+template <class To, class From>
+inline constexpr bool kSameBits = std::is_same_v<To, From> ||
+                                  (sizeof(To) == 1 && sizeof(From) == 1 &&
+                                   !std::is_same_v<To, bool>);
+
 /// Dense to dense: packs of at most 16 bytes on the wider side, several in flight.
 template <class To, class From>
 __global__ void __launch_bounds__(kThreads) cast_dense(To* to, const From* from, std::uint32_t n) {
@@ -285,7 +295,8 @@ void copy(const Tensor& to, const Tensor& from) {
   if (numel == 0) return;
   if (to.device() != from.device()) return copy_across(to, from);
   const Context context(to.device());
-  if (to.type() == from.type() && to.is_contiguous() && from.is_contiguous()) {
+  const bool moves = same_bits(to.type(), from.type());
+  if (moves && to.is_contiguous() && from.is_contiguous()) {
     if (to.data() == from.data()) return;
     check(cudaMemcpyAsync(to.data(), from.data(), to.numel() * tensor::size_of(to.type()),
                           cudaMemcpyDeviceToDevice, context.stream),
@@ -293,14 +304,14 @@ void copy(const Tensor& to, const Tensor& from) {
     count_launch();
     return;
   }
-  if (to.type() != from.type() && to.is_contiguous() && from.is_contiguous() &&
-      numel <= kLaunchElements && is_aligned(to.data(), 16) && is_aligned(from.data(), 16)) {
+  if (!moves && to.is_contiguous() && from.is_contiguous() && numel <= kLaunchElements &&
+      is_aligned(to.data(), 16) && is_aligned(from.data(), 16)) {
     visit(to.type(), [&](auto to_tag) {
       using To = typename decltype(to_tag)::Type;
       visit(from.type(), [&](auto from_tag) {
         using From = typename decltype(from_tag)::Type;
         constexpr int kN = 16 / static_cast<int>(std::max(sizeof(To), sizeof(From)));
-        if constexpr (!std::is_same_v<To, From>)
+        if constexpr (!kSameBits<To, From>)
           launch(context, "copy", &cast_dense<To, From>, blocks_for(ceil_div(numel, kN * 4)),
                  kThreads, 0, static_cast<To*>(to.data()), static_cast<const From*>(from.data()),
                  static_cast<std::uint32_t>(numel));
@@ -312,7 +323,7 @@ void copy(const Tensor& to, const Tensor& from) {
       to.strides(), tensor::detail::broadcast_strides(from.shape(), from.strides(), to.shape())};
   for_parts(Iteration(to.shape(), strides, true),
             [&](const Iteration& part, const std::int64_t* offsets) {
-              if (to.type() == from.type()) {
+              if (moves) {
                 visit_bits(to.type(), [&](auto tag) {
                   using T = typename decltype(tag)::Type;
                   move_part(context, static_cast<T*>(to.data()) + offsets[0],

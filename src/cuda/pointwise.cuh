@@ -19,6 +19,9 @@
 namespace lmp::cuda {
 
 #include "ops/math.hpp"
+
+#include "cuda/half_math.cuh"
+
 #include "ops/pointwise.hpp"
 
 using table::OpId;
@@ -33,9 +36,11 @@ using tensor::detail::Operand;
 // Note [Pointwise kernels]
 // An op has up to three kernels for each type. Where all operands lie dense in memory in that type,
 // or are numbers, a thread takes packs of 16 bytes (dense). Where the innermost axis of each is
-// dense or repeats one element, a pack is found by its place in the loop (rows). Anything else,
-// other types among them, goes an element at a time and is converted on the way (strided), so that
-// one kernel does for each type that is computed in.
+// dense or repeats one element, a pack is found by its place in the loop (rows), or where a light
+// op has a transposed operand, through a tile in shared memory (turned). Anything else, other types
+// among them, goes in groups of elements that are converted on the way (strided), so that one
+// kernel does for each type that is computed in. One pack a thread: two in flight were no faster
+// anywhere, and slower where one operand alone is read.
 
 using ForwardRun = void (*)(DataType compute, const Tensor& out, const Operand* in);
 using BackwardRun = void (*)(unsigned reads, const tensor::detail::GradientTarget* out,
@@ -45,6 +50,19 @@ template <int kPart>
 void fill_forward(ForwardRun* runs);
 template <int kPart>
 void fill_backward(BackwardRun* runs);
+
+/// f.operator()<Op, kArity>(id) for each op of a part.
+template <int kPart, class F>
+void for_ops(F&& f) {
+  const auto put = [&]<class Op, int kArity, OpId kId>() {
+    if constexpr (static_cast<int>(kId) % LMP_PARTS == kPart - 1)
+      f.template operator()<Op, kArity>(kId);
+  };
+#define LMP_UNARY(function, Op) put.template operator()<Op, 1, OpId::Op>();
+#define LMP_BINARY(function, Op) put.template operator()<Op, 2, OpId::Op>();
+#define LMP_TERNARY(function, Op) put.template operator()<Op, 3, OpId::Op>();
+#include "lamppp/tensor/pointwise.def"
+}
 
 inline constexpr int kThreads = 256;
 
@@ -56,9 +74,6 @@ inline constexpr bool kCheap = Op::info.promote != Promote::Float && !std::is_sa
 /// compute.
 template <class Op, class S>
 inline constexpr int kPack = kCheap<Op, S> || sizeof(S) > 1 ? 16 / static_cast<int>(sizeof(S)) : 4;
-/// Packs that a thread has in flight.
-template <class Op, class S>
-inline constexpr int kFlight = kCheap<Op, S> || sizeof(S) >= 4 ? 2 : 1;
 
 /// Operand i where the op works on S, in memory and in the kernel.
 template <class Op, int i, class S>
@@ -67,6 +82,14 @@ template <class Op, int i, class S>
 using In = Computed<Stored<Op, i, S>>;
 template <class Op, class S>
 using Result = std::conditional_t<Op::info.promote == Promote::Compare, bool, S>;
+
+/// Whether the op's functions of halves are others than those of floats.
+template <class Op, class S>
+inline constexpr bool kNarrows = kIsHalf<S> && [] {
+  const auto is_one_of = []<class... Ops>(Ops...) { return (std::is_same_v<Op, Ops> || ...); };
+  return is_one_of(Pow(), Remainder(), Log(), Log1p(), Sin(), Cos(), Tanh(), Erf(), Sigmoid(),
+                   Silu(), Gelu());
+}();
 
 template <class Op, class S>
 inline constexpr bool kTakes = kIsFloating<S> ||
@@ -119,25 +142,33 @@ __device__ __forceinline__ S from_bits(Word bits) {
 
 /// kN elements of an operand. They are kept as words until they are computed with, so that the
 /// loads of all operands are under way before anything waits for one.
-template <class S, int kN>
+template <class S, int kN, bool kMayBeNumber = true>
 class Values {
  public:
   /// A pack at `i`, or one element there that repeats, or nothing for a number. The last pack of a
   /// tensor may go beyond its end, though not beyond the 16 bytes around it, and so not beyond
   /// memory that can be read; what it finds there is computed with, and not stored.
   __device__ __forceinline__ void load(const Source& from, std::int64_t i, bool repeats) {
-    if (from.data == nullptr) return;
+    if (kMayBeNumber && from.data == nullptr) {
+      if (!kWideNumber) fill(from.constant<Bits<sizeof(S)>>());
+      return;
+    }
     if (repeats)
       words_.at[0] = static_cast<const Bits<sizeof(S)>*>(from.data)[i];
     else
       words_ = *reinterpret_cast<const Pack<Word, kN / kEach>*>(static_cast<const S*>(from.data) + i);
   }
+  /// A pack that is at hand.
+  __device__ __forceinline__ void set(const Pack<Bits<sizeof(S)>, kN>& pack) {
+    words_ = __builtin_bit_cast(Pack<Word, kN / kEach>, pack);
+  }
   /// What was loaded, in the type that is computed in.
   __device__ __forceinline__ void get(Computed<S> (&v)[kN], const Source& from,
                                       bool repeats) const {
-    const bool packed = from.data != nullptr && !repeats;
+    const bool is_number = kWideNumber && from.data == nullptr;
+    const bool packed = !is_number && !repeats;
     const Computed<S> one =
-        from.data ? widen(from_bits<S>(words_.at[0])) : from.constant<Computed<S>>();
+        is_number ? from.constant<Computed<S>>() : widen(from_bits<S>(words_.at[0]));
 #pragma unroll
     for (int k = 0; k < kN; ++k) {
       const Word word = words_.at[k / kEach];
@@ -150,29 +181,50 @@ class Values {
   static constexpr int kBytes = static_cast<int>(sizeof(S)) * kN;
   using Word = Bits<sizeof(S) >= 4 ? static_cast<int>(sizeof(S)) : kBytes < 4 ? kBytes : 4>;
   static constexpr int kEach = static_cast<int>(sizeof(Word) / sizeof(S));
+  /// A number that no element is: of a half's op it is a float.
+  static constexpr bool kWideNumber = kMayBeNumber && kIsHalf<S>;
+
+  __device__ __forceinline__ void fill(Bits<sizeof(S)> bits) {
+    Word word = bits;
+#pragma unroll
+    for (int k = 1; k < kEach; ++k)
+      word |= static_cast<Word>(static_cast<Word>(bits) << k * 8 * sizeof(S));
+#pragma unroll
+    for (Word& each : words_.at) each = word;
+  }
+
   Pack<Word, kN / kEach> words_;
 };
 
-/// Whether the operands, of which the first is an output, can be walked in rows of packs; `size(i)`
-/// is the number of bytes of one element. Then `loop` is turned into one over packs of `pack`
-/// elements, and bit i of `repeats` says that operand i repeats.
+/// Whether the operands, of which the first `outputs` are outputs, can be walked in rows of packs;
+/// `size(i)` is the number of bytes of one element. Then `loop` is turned into one over packs of
+/// `pack` elements, and bit i of `repeats` says that operand i is one element along the innermost
+/// axis. Where there is `turned`, the packs of an input may lie along the axis before it; bit i
+/// says so.
 template <class Size, class Data>
 bool in_rows(Iteration& loop, int count, int outputs, int pack, unsigned& repeats, Size&& size,
-             Data&& data) {
+             Data&& data, unsigned* turned = nullptr) {
   if (loop.ndim == 0) return false;
   const int inner = loop.ndim - 1;
   if (loop.sizes[inner] % pack != 0) return false;
+  if (inner == 0 || loop.sizes[inner - 1] % pack != 0) turned = nullptr;
   repeats = 0;
   for (int i = 0; i < count; ++i) {
     if (!data(i)) continue;
-    const std::int64_t stride = loop.strides[i][inner];
-    if (stride == 0 && i >= outputs) {
+    const std::int64_t* const strides = loop.strides[i];
+    if (strides[inner] == 0 && i >= outputs) {
       repeats |= 1u << i;
       continue;
     }
-    if (stride != 1 || !is_aligned(data(i), size(i) * static_cast<std::size_t>(pack))) return false;
-    for (int d = 0; d < inner; ++d)
-      if (loop.strides[i][d] % pack != 0) return false;
+    int along = inner;
+    if (strides[inner] != 1) {
+      if (!turned || i < outputs || strides[inner - 1] != 1) return false;
+      *turned |= 1u << i;
+      along = inner - 1;
+    }
+    if (!is_aligned(data(i), size(i) * static_cast<std::size_t>(pack))) return false;
+    for (int d = 0; d <= inner; ++d)
+      if (d != along && strides[d] % pack != 0) return false;
   }
   loop.sizes[inner] /= pack;
   loop.numel /= pack;

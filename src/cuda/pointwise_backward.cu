@@ -313,14 +313,8 @@ void run(unsigned reads, const tensor::detail::GradientTarget* out, const Tensor
 
 template <>
 void fill_backward<LMP_PART>(BackwardRun* runs) {
-  const auto put = [&]<class Op, int kArity, OpId kId>() {
-    if constexpr (static_cast<int>(kId) % LMP_PARTS == LMP_PART - 1)
-      runs[static_cast<int>(kId)] = &run<Op, kArity>;
-  };
-#define LMP_UNARY(function, Op) put.template operator()<Op, 1, OpId::Op>();
-#define LMP_BINARY(function, Op) put.template operator()<Op, 2, OpId::Op>();
-#define LMP_TERNARY(function, Op) put.template operator()<Op, 3, OpId::Op>();
-#include "lamppp/tensor/pointwise.def"
+  for_ops<LMP_PART>(
+      [&]<class Op, int kArity>(OpId id) { runs[static_cast<int>(id)] = &run<Op, kArity>; });
 }
 
 }  // namespace lmp::cuda

@@ -21,19 +21,30 @@ __device__ __forceinline__ void compute(Result<Op, S> (&out)[kN], int count, Ind
   if constexpr (kArity > 1) b(y);
   if constexpr (kArity > 2) c(z);
   if constexpr (kRefuses<Op, S>) {
+    if (count < kN) {
+#pragma unroll
+      for (int k = 0; k < kN; ++k)
+        if (k >= count) y[k] = S{1};
+    }
     bool refused = false;
 #pragma unroll
-    for (int k = 0; k < kN; ++k) refused |= k < count && is_refused<Op>(y[k]);
+    for (int k = 0; k < kN; ++k) refused |= is_refused<Op>(y[k]);
     if (refused && report && atomicCAS(&report->claimed, 0, 1) == 0)
       report->size =
           std::is_same_v<Op, Pow> ? IndexReport::kNegativePower : IndexReport::kDivisionByZero;
   }
+  const auto operand = [](auto v) {
+    if constexpr (kNarrows<Op, S>)
+      return Narrow(v);
+    else
+      return v;
+  };
 #pragma unroll
   for (int k = 0; k < kN; ++k) {
     if constexpr (kArity == 1)
-      out[k] = convert<Result<Op, S>>(Op::fwd(x[k]));
+      out[k] = convert<Result<Op, S>>(Op::fwd(operand(x[k])));
     else if constexpr (kArity == 2)
-      out[k] = convert<Result<Op, S>>(Op::fwd(x[k], y[k]));
+      out[k] = convert<Result<Op, S>>(Op::fwd(operand(x[k]), operand(y[k])));
     else
       out[k] = convert<Result<Op, S>>(Op::fwd(x[k], y[k], z[k]));
   }
@@ -42,7 +53,7 @@ __device__ __forceinline__ void compute(Result<Op, S> (&out)[kN], int count, Ind
 /// A pack of each operand.
 template <class Op, class S, int kN, int kArity>
 struct Block {
-  Values<Stored<Op, 0, S>, kN> a;
+  Values<Stored<Op, 0, S>, kN, (kArity > 1)> a;
   Values<Stored<Op, 1, S>, kN> b;
   Values<Stored<Op, 2, S>, kN> c;
   /// Operand i at at[i + 1]; bit i + 1 of `repeats` is set where it is one element.
@@ -66,30 +77,22 @@ struct Block {
 template <class Op, int kArity, class S>
 __global__ void __launch_bounds__(kThreads)
     forward_dense(void* out, const Sources<kArity> in, std::uint32_t n) {
-  constexpr int kN = kPack<Op, S>, kPacks = kFlight<Op, S>;
-  const std::uint32_t first = (blockIdx.x * kPacks * kThreads + threadIdx.x) * kN;
-  Block<Op, S, kN, kArity> block[kPacks];
+  constexpr int kN = kPack<Op, S>;
+  const std::uint32_t i = (blockIdx.x * kThreads + threadIdx.x) * kN;
+  if (i >= n) return;
+  std::int64_t at[kArity + 1];
 #pragma unroll
-  for (int p = 0; p < kPacks; ++p) {
-    const std::uint32_t i = first + p * kThreads * kN;
-    std::int64_t at[kArity + 1];
+  for (std::int64_t& each : at) each = i;
+  Block<Op, S, kN, kArity> block;
+  block.load(in, at, 0);
+  const int count = n - i < kN ? static_cast<int>(n - i) : kN;
+  const auto made = block.made(in, 0, count);
+  if (count == kN) {
+    store_pack<kN, Result<Op, S>>(out, i, made);
+  } else {
 #pragma unroll
-    for (std::int64_t& each : at) each = i;
-    if (i < n) block[p].load(in, at, 0);
-  }
-#pragma unroll
-  for (int p = 0; p < kPacks; ++p) {
-    const std::uint32_t i = first + p * kThreads * kN;
-    if (i >= n) break;
-    const int count = n - i < kN ? static_cast<int>(n - i) : kN;
-    const auto made = block[p].made(in, 0, count);
-    if (count == kN) {
-      store_pack<kN, Result<Op, S>>(out, i, made);
-    } else {
-#pragma unroll
-      for (int k = 0; k < kN; ++k)
-        if (k < count) static_cast<Result<Op, S>*>(out)[i + k] = made.at[k];
-    }
+    for (int k = 0; k < kN; ++k)
+      if (k < count) static_cast<Result<Op, S>*>(out)[i + k] = made.at[k];
   }
 }
 
@@ -107,9 +110,89 @@ __global__ void __launch_bounds__(kThreads)
   store_pack<kN, Result<Op, S>>(out, at[0], block.made(in, repeats, kN));
 }
 
+/// Tiles of a loop over packs: kTileRows rows of kTileGroups packs.
+constexpr int kTileRows = 32, kTileGroups = 8;
+static_assert(kTileRows * kTileGroups == kThreads);
+struct Tiles {
+  std::uint32_t rows = 0, row_groups = 0;
+  Divider across;  // tiles to a row
+
+  Tiles() = default;
+  explicit Tiles(const Iteration& loop) {
+    row_groups = static_cast<std::uint32_t>(loop.sizes[loop.ndim - 1]);
+    rows = static_cast<std::uint32_t>(loop.numel) / row_groups;
+    across = Divider(static_cast<std::uint32_t>(ceil_div(row_groups, kTileGroups)));
+  }
+  unsigned count() const {
+    return across.divisor * static_cast<unsigned>(ceil_div(rows, kTileRows));
+  }
+};
+
+/// Memory sets the pace, and there is much to lose where an operand is not read in lines.
+template <class Op, int kArity, class S>
+inline constexpr bool kTurns = Op::info.light&& kArity == 2 && (sizeof(S) == 2 || sizeof(S) == 4);
+
+/// As forward_rows; a block takes a tile, for which turned operands go through shared memory.
+template <class Op, class S>
+__global__ void __launch_bounds__(kThreads)
+    forward_turned(void* out, const Sources<2> in, const Loop<3> loop, unsigned repeats,
+                   unsigned turned, const Tiles tiles) {
+  constexpr int kN = kPack<Op, S>, kColumns = kTileGroups * kN;
+  using Word = Bits<sizeof(S)>;
+  // Of odd length, so that the words that a warp writes or reads fall into different banks.
+  __shared__ Word tile[2][kTileRows][kColumns + 1];
+  const std::uint32_t band = tiles.across.divide(blockIdx.x);
+  const std::uint32_t row0 = band * kTileRows;
+  const std::uint32_t group0 = (blockIdx.x - band * tiles.across.divisor) * kTileGroups;
+  const auto place = [&](int row, int group, std::int64_t(&at)[3]) {
+    if (row0 + row >= tiles.rows || group0 + group >= tiles.row_groups) return false;
+    loop.locate((row0 + row) * tiles.row_groups + group0 + group, at);
+    return true;
+  };
+  const int row = threadIdx.x / kTileGroups, group = threadIdx.x % kTileGroups;
+  std::int64_t at[3] = {};
+  const bool is_there = place(row, group, at);
+  Values<S, kN> values[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i)
+    if (is_there && !(turned >> (i + 1) & 1))
+      values[i].load(in.at[i], at[i + 1], repeats >> (i + 1) & 1);
+  // The pack of kN rows in one column.
+  const int pack_row = threadIdx.x % (kTileRows / kN) * kN, column = threadIdx.x / (kTileRows / kN);
+  std::int64_t across[3] = {};
+  if (place(pack_row, column / kN, across)) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      if (!(turned >> (i + 1) & 1)) continue;
+      const std::int64_t next = loop.strides[i + 1][loop.ndim - 1] / kN;
+      const auto pack = load_pack<kN, Word>(in.at[i].data, across[i + 1] + column % kN * next);
+#pragma unroll
+      for (int k = 0; k < kN; ++k) tile[i][pack_row + k][column] = pack.at[k];
+    }
+  }
+  __syncthreads();
+  if (!is_there) return;
+  Computed<S> x[2][kN];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    if (turned >> (i + 1) & 1) {
+      Pack<Word, kN> pack;
+#pragma unroll
+      for (int k = 0; k < kN; ++k) pack.at[k] = tile[i][row][group * kN + k];
+      values[i].set(pack);
+    }
+    values[i].get(x[i], in.at[i], repeats >> (i + 1) & 1);
+  }
+  Pack<S, kN> made;
+#pragma unroll
+  for (int k = 0; k < kN; ++k) made.at[k] = convert<S>(Op::fwd(x[0][k], x[1][k]));
+  store_pack<kN, S>(out, at[0], made);
+}
+
 template <int kArity>
 struct Types {
   DataType at[kArity];
+  int bytes[kArity];
 };
 
 /// How a thread's kGroup elements lie: neighbours along the innermost axis, of which the loop
@@ -120,25 +203,22 @@ struct Walk {
   bool groups = false;
   unsigned packed = 0;                // bit i: they are neighbours in operand i's memory too
   std::int64_t step[kOperands] = {};  // from one to the next
-  /// Where not 0: blocks take tiles of kTileRows rows of kTileGroups groups, this many to a row, so
-  /// that what lies across the rows is read in lines too.
-  std::uint32_t tiles = 0;
-  std::uint32_t rows = 0, row_groups = 0;
-  Divider by_tiles;
+  /// Blocks take tiles, so that what lies across the rows is read in lines too.
+  bool in_tiles = false;
+  Tiles tiles;
 };
-constexpr int kTileRows = 32, kTileGroups = 8;
-static_assert(kTileRows * kTileGroups == kThreads);
 
 /// The group that a thread takes. A warp takes 8 rows of 4 groups.
 template <int kOperands>
 __device__ __forceinline__ std::uint32_t group_of(const Walk<kOperands>& walk,
                                                   std::uint32_t numel) {
-  if (walk.tiles == 0) return blockIdx.x * kThreads + threadIdx.x;
-  const std::uint32_t band = walk.by_tiles.divide(blockIdx.x), warp = threadIdx.x / 32;
+  if (!walk.in_tiles) return blockIdx.x * kThreads + threadIdx.x;
+  const Tiles& tiles = walk.tiles;
+  const std::uint32_t band = tiles.across.divide(blockIdx.x), warp = threadIdx.x / 32;
   const std::uint32_t group =
-      (blockIdx.x - band * walk.tiles) * kTileGroups + warp % 2 * 4 + threadIdx.x % 4;
+      (blockIdx.x - band * tiles.across.divisor) * kTileGroups + warp % 2 * 4 + threadIdx.x % 4;
   const std::uint32_t row = band * kTileRows + warp / 2 * 8 + threadIdx.x / 4 % 8;
-  return row < walk.rows && group < walk.row_groups ? row * walk.row_groups + group : numel;
+  return row < tiles.rows && group < tiles.row_groups ? row * tiles.row_groups + group : numel;
 }
 
 /// kGroup elements of a type that is known at run time, as they lie in memory: packed ones in as
@@ -167,10 +247,9 @@ struct Group {
       if constexpr (kWide == 2) words[k * kWide + 1] = static_cast<std::uint32_t>(each >> 32);
     }
   }
-  __device__ __forceinline__ void load(const void* from, DataType type,
+  __device__ __forceinline__ void load(const void* from, int bytes,
                                        const std::int64_t (&at)[kGroup], int count, bool packed) {
     constexpr int kWidest = std::is_floating_point_v<C> ? 8 : static_cast<int>(sizeof(C));
-    const int bytes = bytes_of(type);
     if (from == nullptr) return;
     if (kWidest == 1 || bytes == 1)
       load_bits<1>(from, at, count, packed);
@@ -233,7 +312,12 @@ __global__ void __launch_bounds__(kThreads)
     if (i >= loop.numel) return;
     count = kGroup;
     std::int64_t offset[kArity + 1] = {};
-    loop.locate(i, offset);
+    if (loop.ndim == 1) {
+#pragma unroll
+      for (int o = 0; o <= kArity; ++o) offset[o] = i * loop.strides[o][0];
+    } else {
+      loop.locate(i, offset);
+    }
 #pragma unroll
     for (int o = 0; o <= kArity; ++o)
 #pragma unroll
@@ -257,7 +341,7 @@ __global__ void __launch_bounds__(kThreads)
   Group<In<Op, 2, C>> c;
   const auto packed = [&](int i) { return (walk.packed >> (i + 1) & 1) != 0; };
   const auto load = [&](auto& group, int i) {
-    group.load(in.at[i].data, types.at[i], at[i + 1], count, packed(i));
+    group.load(in.at[i].data, types.bytes[i], at[i + 1], count, packed(i));
   };
   load(a, 0);
   if constexpr (kArity > 1) load(b, 1);
@@ -298,13 +382,8 @@ Walk<kOperands> in_groups(Iteration& loop, Size&& size, Data&& data) {
   loop.sizes[inner] /= kGroup;
   loop.numel /= kGroup;
   for (int i = 0; i < kOperands; ++i) loop.strides[i][inner] *= kGroup;
-  const std::int64_t groups = loop.sizes[inner], rows = loop.numel / groups;
-  if (across && groups >= kTileGroups && rows >= kTileRows) {
-    walk.rows = static_cast<std::uint32_t>(rows);
-    walk.row_groups = static_cast<std::uint32_t>(groups);
-    walk.tiles = static_cast<std::uint32_t>(ceil_div(groups, kTileGroups));
-    walk.by_tiles = Divider(walk.tiles);
-  }
+  walk.tiles = Tiles(loop);
+  walk.in_tiles = across && walk.tiles.row_groups >= kTileGroups && walk.tiles.rows >= kTileRows;
   return walk;
 }
 
@@ -353,9 +432,8 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
         aligned &= is_aligned(sources.at[i].data, tensor::size_of(wanted(i)) * kN);
       if (!aligned) return;
       done = true;
-      launch(context, Op::info.name, &forward_dense<Op, kArity, S>,
-             blocks_for(numel, kN * kFlight<Op, S>), kThreads, 0, out.data(), sources,
-             static_cast<std::uint32_t>(numel));
+      launch(context, Op::info.name, &forward_dense<Op, kArity, S>, blocks_for(numel, kN), kThreads,
+             0, out.data(), sources, static_cast<std::uint32_t>(numel));
     });
     if (done) return;
   }
@@ -382,28 +460,42 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
       dispatch(compute, [&](auto tag) {
         using S = typename decltype(tag)::Type;
         Iteration packs = part;
-        unsigned repeats = 0;
+        unsigned repeats = 0, turned = 0;
+        const bool may_turn = kTurns<Op, kArity, S> && part.ndim > 1 &&
+                              part.sizes[part.ndim - 1] >= kTileGroups * kPack<Op, S> &&
+                              part.sizes[part.ndim - 2] >= kTileRows;
         if (!in_rows(
                 packs, kArity + 1, 1, kPack<Op, S>, repeats,
                 [&](int i) { return tensor::size_of(i == 0 ? result : wanted(i - 1)); },
-                [&](int i) { return i == 0 ? to : from.at[i - 1].data; }))
+                [&](int i) { return i == 0 ? to : from.at[i - 1].data; },
+                may_turn ? &turned : nullptr))
           return;
         done = true;
+        const Loop<kArity + 1> loop(packs);
+        if constexpr (kTurns<Op, kArity, S>) {
+          if (turned != 0) {
+            const Tiles tiles(packs);
+            return launch(context, Op::info.name, &forward_turned<Op, S>, tiles.count(), kThreads,
+                          0, static_cast<void*>(to), from, loop, repeats, turned, tiles);
+          }
+        }
         launch(context, Op::info.name, &forward_rows<Op, kArity, S>, blocks_for(packs.numel, 1),
-               kThreads, 0, static_cast<void*>(to), from, Loop<kArity + 1>(packs), repeats);
+               kThreads, 0, static_cast<void*>(to), from, loop, repeats);
       });
     }
     if (done) return;
     Types<kArity> types{};
-    for (int i = 0; i < kArity; ++i)
-      if (in[i].tensor) types.at[i] = in[i].tensor->type();
+    for (int i = 0; i < kArity; ++i) {
+      if (!in[i].tensor) continue;
+      types.at[i] = in[i].tensor->type();
+      types.bytes[i] = static_cast<int>(tensor::size_of(types.at[i]));
+    }
     Iteration loop = part;
     const auto walk = in_groups<kArity + 1>(
         loop, [&](int i) { return tensor::size_of(i == 0 ? out.type() : types.at[i - 1]); },
         [&](int i) { return i == 0 ? to : from.at[i - 1].data; });
-    const unsigned blocks = walk.tiles
-                                ? static_cast<unsigned>(walk.tiles * ceil_div(walk.rows, kTileRows))
-                                : blocks_for(loop.numel, walk.groups ? 1 : kGroup);
+    const unsigned blocks =
+        walk.in_tiles ? walk.tiles.count() : blocks_for(loop.numel, walk.groups ? 1 : kGroup);
     dispatch(compute_type(compute), [&](auto tag) {
       using C = typename decltype(tag)::Type;
       if constexpr (!kIsHalf<C>)
@@ -417,14 +509,8 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
 
 template <>
 void fill_forward<LMP_PART>(ForwardRun* runs) {
-  const auto put = [&]<class Op, int kArity, OpId kId>() {
-    if constexpr (static_cast<int>(kId) % LMP_PARTS == LMP_PART - 1)
-      runs[static_cast<int>(kId)] = &run<Op, kArity>;
-  };
-#define LMP_UNARY(function, Op) put.template operator()<Op, 1, OpId::Op>();
-#define LMP_BINARY(function, Op) put.template operator()<Op, 2, OpId::Op>();
-#define LMP_TERNARY(function, Op) put.template operator()<Op, 3, OpId::Op>();
-#include "lamppp/tensor/pointwise.def"
+  for_ops<LMP_PART>(
+      [&]<class Op, int kArity>(OpId id) { runs[static_cast<int>(id)] = &run<Op, kArity>; });
 }
 
 }  // namespace lmp::cuda

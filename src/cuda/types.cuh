@@ -135,108 +135,58 @@ inline constexpr bool kPromotes =
                    : kIsFloating<C> || std::is_same_v<S, C> || std::is_same_v<S, bool> ||
                          sizeof(S) < sizeof(C);
 
-/// f(Tag<S>()) for the type of the elements in memory of an operand of what is computed in C.
-template <class C, class F>
-__device__ __forceinline__ void visit_promoted(tensor::DataType type, F&& f) {
+/// visit in kernels.
+template <class F>
+__device__ __forceinline__ void visit_here(tensor::DataType type, F&& f) {
   using enum tensor::DataType;
-  const auto visit = [&](auto tag) {
-    if constexpr (kPromotes<typename decltype(tag)::Type, C>) f(tag);
-  };
   switch (type) {
     case Bool:
-      return visit(Tag<bool>());
+      return f(Tag<bool>());
     case UInt8:
-      return visit(Tag<std::uint8_t>());
+      return f(Tag<std::uint8_t>());
     case Int8:
-      return visit(Tag<std::int8_t>());
+      return f(Tag<std::int8_t>());
     case Int16:
-      return visit(Tag<std::int16_t>());
+      return f(Tag<std::int16_t>());
     case Int32:
-      return visit(Tag<std::int32_t>());
+      return f(Tag<std::int32_t>());
     case Int64:
-      return visit(Tag<std::int64_t>());
+      return f(Tag<std::int64_t>());
     case Float16:
-      return visit(Tag<Half>());
+      return f(Tag<Half>());
     case BFloat16:
-      return visit(Tag<Brain>());
+      return f(Tag<Brain>());
     case Float32:
-      return visit(Tag<float>());
+      return f(Tag<float>());
     default:
-      return visit(Tag<double>());
+      return f(Tag<double>());
   }
 }
 
-/// Bytes of an element.
-__device__ __forceinline__ int bytes_of(tensor::DataType type) {
-  using enum tensor::DataType;
-  return type <= Int8 ? 1 : type == Int16 || type == Float16 || type == BFloat16 ? 2
-         : type == Int32 || type == Float32                                    ? 4
-                                                                               : 8;
+/// The same for operands of what is computed in C, which have no other types than kPromotes says.
+template <class C, class F>
+__device__ __forceinline__ void visit_promoted(tensor::DataType type, F&& f) {
+  visit_here(type, [&](auto tag) {
+    if constexpr (kPromotes<typename decltype(tag)::Type, C>) f(tag);
+  });
 }
 
 /// Element `i` of an array of `type`, converted.
 template <class C>
 __device__ __forceinline__ C load_as(const void* from, tensor::DataType type, std::int64_t i) {
-  using enum tensor::DataType;
-  switch (type) {
-    case Bool:
-      return convert<C>(static_cast<const bool*>(from)[i]);
-    case UInt8:
-      return convert<C>(static_cast<const std::uint8_t*>(from)[i]);
-    case Int8:
-      return convert<C>(static_cast<const std::int8_t*>(from)[i]);
-    case Int16:
-      return convert<C>(static_cast<const std::int16_t*>(from)[i]);
-    case Int32:
-      return convert<C>(static_cast<const std::int32_t*>(from)[i]);
-    case Int64:
-      return convert<C>(static_cast<const std::int64_t*>(from)[i]);
-    case Float16:
-      return convert<C>(static_cast<const Half*>(from)[i]);
-    case BFloat16:
-      return convert<C>(static_cast<const Brain*>(from)[i]);
-    case Float32:
-      return convert<C>(static_cast<const float*>(from)[i]);
-    default:
-      return convert<C>(static_cast<const double*>(from)[i]);
-  }
+  C v;
+  visit_here(type, [&](auto tag) {
+    v = convert<C>(static_cast<const typename decltype(tag)::Type*>(from)[i]);
+  });
+  return v;
 }
 
 template <class C>
 __device__ __forceinline__ void store_as(void* to, tensor::DataType type, std::int64_t i, C v) {
-  using enum tensor::DataType;
-  switch (type) {
-    case Bool:
-      static_cast<bool*>(to)[i] = convert<bool>(v);
-      break;
-    case UInt8:
-      static_cast<std::uint8_t*>(to)[i] = convert<std::uint8_t>(v);
-      break;
-    case Int8:
-      static_cast<std::int8_t*>(to)[i] = convert<std::int8_t>(v);
-      break;
-    case Int16:
-      static_cast<std::int16_t*>(to)[i] = convert<std::int16_t>(v);
-      break;
-    case Int32:
-      static_cast<std::int32_t*>(to)[i] = convert<std::int32_t>(v);
-      break;
-    case Int64:
-      static_cast<std::int64_t*>(to)[i] = convert<std::int64_t>(v);
-      break;
-    case Float16:
-      static_cast<Half*>(to)[i] = convert<Half>(v);
-      break;
-    case BFloat16:
-      static_cast<Brain*>(to)[i] = convert<Brain>(v);
-      break;
-    case Float32:
-      static_cast<float*>(to)[i] = convert<float>(v);
-      break;
-    default:
-      static_cast<double*>(to)[i] = convert<double>(v);
-      break;
-  }
+  visit_here(type, [&](auto tag) {
+    using S = typename decltype(tag)::Type;
+    static_cast<S*>(to)[i] = convert<S>(v);
+  });
 }
 
 /// N neighbours in memory, moved by one instruction where they make up to 16 aligned bytes.

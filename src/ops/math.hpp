@@ -63,18 +63,28 @@ LMP_MATH_FN T abs(T a) {
   return a < T{0} ? neg(a) : a;
 }
 
+#ifdef __CUDACC__
+/// 1 / x to 2^-23 of it, for normal numbers.
+__device__ __forceinline__ float math_reciprocal(float x) {
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+#endif
+
 #ifdef __CUDA_ARCH__
 /// The same by floats, for numbers below 2^16. (a + 1/2) / b, or (a - 1/2) / b for b < 0, is as far
-/// as 1 / (2 |b|) from any integer, which is more than its rounding errors of 2^-22 of it, so less
-/// 1/2 it rounds to floor(a / b), in the low bits of a float above 2^23.
-LMP_MATH_FN int math_narrow_remainder(int a, int b) {
+/// as 1 / (2 |b|) from any integer, which is more than its rounding error of 2^-22 of it, so it
+/// rounds down to floor(a / b), in the low bits of a float above 2^23.
+template <MathInteger T>
+LMP_MATH_FN T math_narrow_remainder(T a, T b) {
   constexpr float kShift = 12582912.0F;  // 3 * 2^22
   constexpr int kShiftBits = 0x4b400000;
-  const float x = __int_as_float(kShiftBits + a) - kShift;
+  const float half = b < T{0} ? -0.5F : 0.5F;
+  const float x = __int_as_float(kShiftBits + a) - kShift + half;
   const float y = __int_as_float(kShiftBits + b) - kShift;
-  const float quotient = __fdividef(x + (b < 0 ? -0.5F : 0.5F), y);
-  const int whole = __float_as_int((quotient - 0.5F) + kShift) - kShiftBits;
-  return b == 0 ? 0 : a - whole * b;
+  const int shifted = __float_as_int(__fmaf_rd(x, math_reciprocal(y), kShift));
+  return b == T{0} ? T{0} : static_cast<T>(a - shifted * b);
 }
 #endif
 
@@ -82,7 +92,7 @@ LMP_MATH_FN int math_narrow_remainder(int a, int b) {
 template <MathInteger T>
 LMP_MATH_FN T remainder(T a, T b) {
 #ifdef __CUDA_ARCH__
-  if constexpr (sizeof(T) < sizeof(int)) return static_cast<T>(math_narrow_remainder(a, b));
+  if constexpr (sizeof(T) < sizeof(int)) return math_narrow_remainder(a, b);
 #endif
   constexpr T kMinusOne = static_cast<T>(-1);
   const bool trivial = b == T{0} || (kMinusOne < T{0} && b == kMinusOne);  // MIN % -1 overflows
@@ -219,7 +229,6 @@ LMP_MATH_1(expm1)
 LMP_MATH_1(log)
 LMP_MATH_1(log2)
 LMP_MATH_1(log10)
-LMP_MATH_1(log1p)
 LMP_MATH_1(sqrt)
 LMP_MATH_1(rsqrt)
 LMP_MATH_1(sin)
@@ -249,6 +258,17 @@ LMP_MATH_FN T mul_add(T a, T b, T c) {
   return fma(a, b, c);
 }
 LMP_MATH_FN float math_exp_below(float x) { return exp(x); }
+LMP_MATH_FN float log1p(float x) { return ::log1pf(x); }
+/// log(u) for u = 1 + x rounded, and what that lacks, c / u. Less work than CUDA's.
+LMP_MATH_FN double log1p(double x) {
+  const double u = 1.0 + x;
+  double inverse;
+  asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(inverse) : "d"(u));
+  const double y = log(u), lacking = x - (u - 1.0);
+  const double sum = fma(lacking, inverse, y);
+  return x == 0.0 ? x : (u > 0.0) & (u < kMathMax<double>) ? sum : y;
+}
+
 /// Where the sum would not cancel, erf takes half as long.
 LMP_MATH_FN double normal_cdf(double x) {
   return x < -1.0 ? ::normcdf(x) : 0.5 * erf(kSqrtHalf * x) + 0.5;
@@ -269,7 +289,7 @@ LMP_MATH_FN T silu(T x) {
 }
 template <MathFloat T>
 LMP_MATH_FN T softplus(T x) {
-  return maximum(x, T{0}) + ::log1p(exp(-fabs(x)));
+  return maximum(x, T{0}) + log1p(exp(-fabs(x)));
 }
 
 #else
