@@ -112,11 +112,10 @@ __device__ __forceinline__ float half_log2(float x) {
   return fma(s, poly(s * s, 2.88539052F, 0.961587906F, 0.595799923F),
              static_cast<float>(static_cast<int>(exponent) >> 23));
 }
-__device__ __noinline__ inline float half_pow_far(float x, float y) { return pow(x, y); }
 __device__ __forceinline__ float pow(Narrow x, Narrow y) {
   const unsigned smallest = 0x00800000U, normals = 0x7f000000U;
   const bool plain = __float_as_uint(x) - smallest < normals && isfinite(y.value);
-  if (!plain) return half_pow_far(x, y);
+  if (!plain) return math_pow_far(x, y);
   return half_exp2(y * half_log2(x));
 }
 

@@ -70,6 +70,7 @@ __device__ __forceinline__ float math_reciprocal(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+__device__ __noinline__ inline float math_pow_far(float x, float y) { return ::powf(x, y); }
 #endif
 
 #ifdef __CUDA_ARCH__
@@ -246,7 +247,6 @@ LMP_MATH_1(ceil)
 LMP_MATH_1(rint)
 LMP_MATH_1(fabs)
 LMP_MATH_2(atan2)
-LMP_MATH_2(pow)
 LMP_MATH_2(fmod)
 LMP_MATH_2(copysign)
 #undef LMP_MATH_1
@@ -268,6 +268,37 @@ LMP_MATH_FN double log1p(double x) {
   const double sum = fma(lacking, inverse, y);
   return x == 0.0 ? x : (u > 0.0) & (u < kMathMax<double>) ? sum : y;
 }
+
+/// 2^(y log2(x)). Products whose rounding errors are taken up again must not be fused with sums.
+/// The logarithm has a high and a low part: it is the exponent and 2 atanh(u / 2), u = 2 (m - 1) /
+/// (m + 1). What is not plain takes CUDA's way.
+LMP_MATH_FN float pow(float x, float y) {
+  const MathU32 root = __float_as_uint(static_cast<float>(kSqrtHalf));
+  const MathU32 exponent = (__float_as_uint(x) - root) & 0xff800000U;
+  const float f = __uint_as_float(__float_as_uint(x) - exponent) - 1.0F;
+  const float inverse = math_reciprocal(f + 2.0F);
+  const float u = __fmul_rn(f + f, inverse);
+  const float d = f - u;
+  const float u_low = inverse * fma(-u, f, d + d);
+  const float v = u * u;
+  const float p =
+      fma(v * u, poly(v, 0.0833333284F, 0.0125001045F, 0.00222947448F, 0.000460602721F), u_low);
+  constexpr float kHigh = static_cast<float>(kLog2E);
+  constexpr float kLow = static_cast<float>(kLog2E - kHigh);
+  const float e = static_cast<float>(static_cast<int>(exponent) >> 23);
+  const float h = __fmul_rn(u, kHigh);
+  const float rest = fma(p, kHigh, fma(u, kLow, fma(u, kHigh, -h)));
+  const float sum = h + rest, sum_low = (h - sum) + rest;
+  const float log2 = e + sum, log2_low = ((e - log2) + sum) + sum_low;
+  const float t = y * log2;
+  const float t_low = fma(y, log2_low, fma(y, log2, -t));
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(t));
+  const bool plain = (__float_as_uint(x) - 0x00800000U < 0x7f000000U) & (fabs(t) < 126.0F);
+  if (!plain) return math_pow_far(x, y);
+  return fma(power * static_cast<float>(kLn2), t_low, power);
+}
+LMP_MATH_FN double pow(double x, double y) { return ::pow(x, y); }
 
 /// Where the sum would not cancel, erf takes half as long.
 LMP_MATH_FN double normal_cdf(double x) {
