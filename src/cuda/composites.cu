@@ -285,17 +285,16 @@ __global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
   extern __shared__ uint4 hold[];
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const bool smooths = a.smoothing != 0;
-  C by{1};
-  if (kGradient && a.reduction == LossReduction::Mean) {
-    long long all = 0;
-    if (a.counts) {
-      if (threadIdx.x < kCounters) all = a.counts[threadIdx.x];
-    } else {
-      for (std::int64_t i = threadIdx.x; i < a.rows; i += kLossThreads)
-        all += a.labels[i] != a.ignored;
-    }
-    by = static_cast<C>(1 / static_cast<double>(sum_group<kLossThreads>(all)));
+  // The labels that are not ignored, summed when the rows that the block begins with are read.
+  const bool averages = kGradient && a.reduction == LossReduction::Mean;
+  long long all = 0;
+  if (averages && a.counts) {
+    if (threadIdx.x < kCounters) all = a.counts[threadIdx.x];
+  } else if (averages) {
+    for (std::int64_t i = threadIdx.x; i < a.rows; i += kLossThreads)
+      all += a.labels[i] != a.ignored;
   }
+  C by{1};
   C total{};
   int counted = 0;
   for (std::int64_t first = std::int64_t{blockIdx.x} * kRows; first < a.rows;
@@ -344,6 +343,8 @@ __global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
     const C top = max_group<kGroup>(seen.top);
     C sums[2] = {seen.top == top ? seen.sum : seen.sum * exp_of(seen.top - top), seen.shifted};
     sum_group<kGroup>(sums);
+    if (averages && first == std::int64_t{blockIdx.x} * kRows)
+      by = static_cast<C>(1 / static_cast<double>(sum_group<kLossThreads>(all)));
     // A thread reads of what is held what it has put there.
     if (kGradient && exists && a.classes > 0)
       write_slopes<S, kGroup>(a, row, counts, label, top, 1 / sums[0], by, hold, held, lane);
@@ -366,8 +367,10 @@ __global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
     counted += counts;
   }
   if (a.reduction == LossReduction::None) return;
-  total = sum_group<kLossThreads>(total);
-  counted = sum_group<kLossThreads>(counted);
+  if constexpr (kRows > 1) {
+    total = sum_group<kLossThreads>(total);
+    counted = sum_group<kLossThreads>(counted);
+  }
   if (threadIdx.x != 0) return;
   if (a.parts)
     a.parts[blockIdx.x] = {total, counted};
