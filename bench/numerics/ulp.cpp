@@ -1,6 +1,8 @@
 // Largest error and speed of every function in src/ops/math.hpp, as a Markdown table.
 //
-//   ulp [stride]      every stride-th of the 2^32 floats (default 97), and the special values
+//   ulp [stride [name...]]   every stride-th of the 2^32 floats (default 97), and the special
+//   values;
+//                            of the functions named, as in "float exp", or of all
 //
 // The reference is the C library in the next wider type. Exit status 1 where an error is above 2
 // ULP (double: 3), or where a vectorised loop and a single call differ.
@@ -16,6 +18,7 @@
 #include <cstdlib>
 #include <limits>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -32,6 +35,16 @@ template <class T>
 constexpr double kAllowedUlp = std::is_same_v<T, float> ? 2.0 : 3.0;
 
 std::atomic<bool> all_good = true;
+
+std::vector<std::string> names;  // what is asked for; none for all
+template <class T>
+std::string full_name(const char* name) {
+  return std::string(std::is_same_v<T, float> ? "float " : "double ") + name;
+}
+template <class T>
+bool wanted(const char* name) {
+  return names.empty() || std::find(names.begin(), names.end(), full_name<T>(name)) != names.end();
+}
 
 template <class T>
 constexpr T kSpecials[] = {T{0},
@@ -136,14 +149,14 @@ void check(std::span<const T> x, std::span<T> out, Worst& worst) {
 
 template <class T>
 void report(const char* name, const Worst& worst, double ns, const char* argument) {
-  std::printf("| %s %s | %.3f | %s | %.2f |\n", std::is_same_v<T, float> ? "float" : "double", name,
-              worst.ulp, argument, ns);
+  std::printf("| %s | %.3f | %s | %.2f |\n", full_name<T>(name).c_str(), worst.ulp, argument, ns);
   std::fflush(stdout);
   all_good = all_good && worst.ulp <= kAllowedUlp<T>;
 }
 
 template <class F, class T = float>
 void unary(std::uint64_t stride) {
+  if (!wanted<T>(F::kName)) return;
   std::vector<T> x(kBlock);
   std::vector<T> out(kBlock);
   Worst worst;
@@ -182,6 +195,7 @@ void unary(std::uint64_t stride) {
 
 template <class F>
 void binary(std::uint64_t stride) {
+  if (!wanted<float>(F::kName)) return;
   std::vector<float> x(kBlock);
   std::vector<float> y(kBlock);
   std::vector<float> out(kBlock);
@@ -274,9 +288,10 @@ FUNCTION2(Atan2, atan2, std::atan2(x, y));
 int main(int argc, char** argv) {
   const std::uint64_t stride = argc > 1 ? std::strtoull(argv[1], nullptr, 10) : 97;
   if (stride == 0) {
-    std::fprintf(stderr, "usage: %s [stride]\n", argv[0]);
+    std::fprintf(stderr, "usage: %s [stride [name...]]\n", argv[0]);
     return 2;
   }
+  for (int i = 2; i < argc; ++i) names.emplace_back(argv[i]);
   std::printf("| function | max ULP | at | ns per element |\n|---|---|---|---|\n");
   unary<Exp>(stride);
   unary<Exp2>(stride);
