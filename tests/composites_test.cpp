@@ -352,6 +352,27 @@ TEST(CrossEntropy, GradientIsMadeWhereRecorded) {
   EXPECT_LT(held(x, LossReduction::Mean), bytes);
 }
 
+// What a mean over many rows divides by would take the gradient of a Float16 below what it can
+// hold.
+TEST(CrossEntropy, HalfGradientsOfALargeMeanTakeALossScale) {
+  constexpr std::int64_t kRows = 4096, kClasses = 300;
+  Generator generator(5);
+  const Variable x(lmp::randn(generator, 0, 1, {kRows, kClasses}).astype(DataType::Float16), true);
+  const Variable wide(x.data().astype(DataType::Float64), true);
+  const Tensor labels = lmp::randint(generator, 0, kClasses, {kRows});
+  for (const bool again : {true, false}) {
+    x.zero_grad();
+    wide.zero_grad();
+    const Variable loss = 4096 * cross_entropy(x, labels);
+    BackwardOptions options;
+    options.retain_graph = again;
+    loss.backward(options);
+    (4096 * cross_entropy(wide, labels)).backward();
+    EXPECT_EQ(x.grad().type(), DataType::Float16);
+    EXPECT_TRUE(allclose(x.grad().astype(DataType::Float64), wide.grad(), 2e-3, 1e-7)) << again;
+  }
+}
+
 TEST(CrossEntropy, LabelsMustNotChange) {
   const Variable x(lmp::randn(0, 1, {2, 3}), true);
   const Tensor labels = indices({0, 2}, {2});

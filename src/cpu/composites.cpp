@@ -190,7 +190,9 @@ void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& sta
     const Scratch own_stats(stats.defined() ? 0 : static_cast<std::size_t>(2 * rows * wide));
     CrossEntropyArgs all =
         all_rows(stats.defined() ? stats.data() : own_stats.data(), labels, classes, options);
-    all.scale = options.reduction == LossReduction::Mean ? 1 / static_cast<double>(counted) : 1;
+    const bool averages =
+        options.reduction == LossReduction::Mean && logits.type() != DataType::Float16;
+    all.scale = averages ? 1 / static_cast<double>(counted) : 1;
     const Scratch own(reduced || !out.native() ? static_cast<std::size_t>(rows * wide) : 0);
     void* const losses = reduced ? own.data() : out.at(0, own.data());
     parallel_for(rows, rows_of_task(classes, 8), [&](std::int64_t begin, std::int64_t end) {

@@ -397,6 +397,9 @@ Memory allocate_bytes(int index, cudaStream_t stream, std::size_t bytes) {
 }
 void free_bytes(Block* block) noexcept { block->pool->heap->deallocate(block); }
 void used_on(Block* block, cudaStream_t stream) { block->pool->heap->used_on(block, stream); }
+bool made_on(const Block* block, cudaStream_t stream) noexcept {
+  return block->pool->stream == stream;
+}
 void forget_memory(int index) noexcept {
   if (Heap* const heap = heaps[static_cast<std::size_t>(index)].exchange(nullptr)) heap->lose();
 }

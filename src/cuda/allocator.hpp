@@ -25,6 +25,9 @@ void free_bytes(Block* block) noexcept;
 /// Throws DeviceLostError where the memory was lost by a reset.
 void used_on(Block* block, cudaStream_t stream);
 
+/// Whether ops of the stream were the first to use the memory.
+bool made_on(const Block* block, cudaStream_t stream) noexcept;
+
 /// What a stream has freed stays its own, for a graph that will use it again.
 void keep_memory(int index, cudaStream_t stream, bool keep);
 

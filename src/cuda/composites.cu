@@ -2,10 +2,12 @@
 #include <limits>
 #include <optional>
 
+#include "cuda/capture.hpp"
 #include "cuda/lanes.cuh"
 #include "cuda/matmul.hpp"
 #include "cuda/pointwise.cuh"
 #include "cuda/positions.cuh"
+#include "tensor/access.hpp"
 
 namespace lmp::cuda {
 
@@ -286,7 +288,7 @@ __global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const bool smooths = a.smoothing != 0;
   // The labels that are not ignored, summed when the rows that the block begins with are read.
-  const bool averages = kGradient && a.reduction == LossReduction::Mean;
+  const bool averages = kGradient && a.reduction == LossReduction::Mean && !std::is_same_v<S, Half>;
   long long all = 0;
   if (averages && a.counts) {
     if (threadIdx.x < kCounters) all = a.counts[threadIdx.x];
@@ -522,6 +524,11 @@ void cross_entropy_backward(const Tensor& out, const Tensor& g, const Tensor& st
 void scale(const Tensor& x, const Tensor& by) {
   if (x.numel() == 0 || is_one(by)) return;
   const Context context(x.device());
+  const auto* const block = static_cast<const Block*>(tensor::TensorAccess::storage(x)->context);
+  if (current_capture() && !made_on(block, context.stream))
+    throw DeviceError(
+        "cross_entropy: each replay would scale the gradient once more that the forward pass has "
+        "made; capture the forward pass too, or call backward(retain_graph)");
   const auto n = static_cast<std::int64_t>(x.numel());
   visit_floating(x.type(), [&](auto tag) {
     using S = typename decltype(tag)::Type;

@@ -1,4 +1,5 @@
 #include "cuda/pointwise.cuh"
+#include "cuda/positions.cuh"
 
 namespace lmp::cuda {
 namespace {
@@ -29,9 +30,9 @@ __device__ __forceinline__ void compute(Result<Op, S> (&out)[kN], int count, Ind
     bool refused = false;
 #pragma unroll
     for (int k = 0; k < kN; ++k) refused |= is_refused<Op>(y[k]);
-    if (refused && report && atomicCAS(&report->claimed, 0, 1) == 0)
-      report->size =
-          std::is_same_v<Op, Pow> ? IndexReport::kNegativePower : IndexReport::kDivisionByZero;
+    if (refused && report)
+      publish(report, nullptr, 0,
+              std::is_same_v<Op, Pow> ? IndexReport::kNegativePower : IndexReport::kDivisionByZero);
   }
   const auto operand = [](auto v) {
     if constexpr (kNarrows<Op, S>)

@@ -6,6 +6,18 @@
 
 namespace lmp::cuda {
 
+/// Writes a report, unless there is one: the host sees it when it is whole.
+__device__ inline void publish(IndexReport* report, const char* op, std::int64_t value,
+                               std::int64_t size) {
+  if (atomicCAS(&report->state, IndexReport::kNone, IndexReport::kBegun) != IndexReport::kNone)
+    return;
+  report->op = op;
+  report->value = value;
+  report->size = size;
+  __threadfence_system();
+  *static_cast<volatile int*>(&report->state) = IndexReport::kWhole;
+}
+
 /// Positions along an axis from indices in a kernel, of which negative ones count from the end. One
 /// that is out of range is reported and read as 0, so `size` is not 0.
 struct Positions {
@@ -19,10 +31,7 @@ struct Positions {
   }
   /// Reports that position i is out of range.
   __device__ void refuse(std::int64_t i) const {
-    if (atomicCAS(&report->claimed, 0, 1) != 0) return;
-    report->op = op;
-    report->value = i;
-    report->size = size;
+    publish(report, op, i, size);
   }
   std::int64_t size;
 

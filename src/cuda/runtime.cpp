@@ -189,10 +189,11 @@ void synchronize(const Context& context, const char* what) {
 
 void throw_reported(const Context& context) {
   IndexReport& report = *gpu(context.index).report;
-  if (std::atomic_ref(report.claimed).load(std::memory_order_acquire) == 0) [[likely]]
+  const std::atomic_ref state(report.state);
+  if (state.load(std::memory_order_acquire) != IndexReport::kWhole) [[likely]]
     return;
   const IndexReport found = report;
-  report = IndexReport{};
+  state.store(IndexReport::kNone, std::memory_order_release);
   const std::string when =
       concat("; reported by CUDA:", context.index, " after the op was started");
   if (found.size == IndexReport::kDivisionByZero)

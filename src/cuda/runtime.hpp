@@ -96,7 +96,8 @@ void throw_reported(const Context& context);
 /// integers that an op has no answer for, which have a `size` below 0.
 struct IndexReport {
   static constexpr std::int64_t kDivisionByZero = -1, kNegativePower = -2;
-  int claimed;
+  static constexpr int kNone = 0, kBegun = 1, kWhole = 2;
+  int state;
   const char* op;  // a literal of the host
   std::int64_t value;
   std::int64_t size;

@@ -161,8 +161,11 @@ bool start_arrival(const Context& context, const tensor::Tensor& to, const void*
 }
 
 void arrive(tensor::detail::Storage& storage) {
-  const std::lock_guard lock(staging().arrivals);
-  auto* const piece = static_cast<Piece*>(storage.arriving.load(std::memory_order_acquire));
+  const auto arriving = [&] {
+    return static_cast<Piece*>(storage.arriving.load(std::memory_order_acquire));
+  };
+  std::unique_lock lock(staging().arrivals);
+  Piece* const piece = arriving();
   if (!piece) return;  // another thread has waited for it
   if (piece->lost)
     throw DeviceLostError(tensor::detail::concat(
@@ -170,11 +173,20 @@ void arrive(tensor::detail::Storage& storage) {
         " has no values: the GPU failed, or was reset, before they arrived; copy it again"));
   check_not_capturing("reading a tensor whose values are still on their way from the GPU");
   const Context context(tensor::Device(tensor::DeviceType::CUDA, piece->index));
-  check(cudaEventSynchronize(piece->done), "a copy to the host");
+  const cudaEvent_t done = piece->done;
+  lock.unlock();  // others may read or drop what has arrived, which this one may depend on
+  check(cudaEventSynchronize(done), "a copy to the host");
+  lock.lock();
+  if (arriving() != piece) return;
+  if (piece->lost) {
+    lock.unlock();
+    return cuda::arrive(storage);  // throws
+  }
   std::memcpy(storage.data, piece->data, piece->wanted);
   piece->to = nullptr;
   storage.arriving.store(nullptr, std::memory_order_release);
   give_back(piece);
+  lock.unlock();
   throw_reported(context);
 }
 

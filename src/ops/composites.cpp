@@ -134,6 +134,12 @@ Tensor CrossEntropy::forward(const Tensor& logits) {
 }
 
 Tensor CrossEntropy::scaled_gradient(bool again, const Tensor& g) {
+  if (gradient.type() == DataType::Float16 && options.reduction == LossReduction::Mean) {
+    const Tensor counted = sum(ne(index.tensor, options.ignore_index));
+    Tensor out = again ? gradient.clone() : std::move(gradient);
+    out *= g.astype(DataType::Float32) / maximum(counted, 1);
+    return out;
+  }
   if (again) return gradient * g;
   Tensor out = std::move(gradient);
   backend(out.device()).scale(out, g);

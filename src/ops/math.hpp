@@ -84,8 +84,9 @@ LMP_MATH_FN T math_narrow_remainder(T a, T b) {
   const float half = b < T{0} ? -0.5F : 0.5F;
   const float x = __int_as_float(kShiftBits + a) - kShift + half;
   const float y = __int_as_float(kShiftBits + b) - kShift;
-  const int shifted = __float_as_int(__fmaf_rd(x, math_reciprocal(y), kShift));
-  return b == T{0} ? T{0} : static_cast<T>(a - shifted * b);
+  const MathU32 shifted = __float_as_uint(__fmaf_rd(x, math_reciprocal(y), kShift));
+  return b == T{0} ? T{0}
+                   : static_cast<T>(static_cast<MathU32>(a) - shifted * static_cast<MathU32>(b));
 }
 #endif
 

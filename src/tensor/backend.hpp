@@ -117,8 +117,9 @@ struct Backend {
   void (*scale)(const Tensor& x, const Tensor& by);
   /// The composites take dense tensors of one floating type; `stats` are in the type that it is
   /// computed in, Float32 or Float64, two for each row.
-  /// The loss and, unless they are undefined, the gradient of a loss that is one number, and for
-  /// the gradient of others the stats. Labels are Int64. IndexError where one is out of range.
+  /// The loss and, unless they are undefined, the gradient of a loss that is one number (in Float16
+  /// that of the sum, as the mean's would be rounded to 0), and for the gradient of others the
+  /// stats. Labels are Int64. IndexError where one is out of range.
   void (*cross_entropy)(const Tensor& loss, const Tensor& gradient, const Tensor& stats,
                         const Tensor& logits, const Tensor& labels,
                         const CrossEntropyOptions& options);

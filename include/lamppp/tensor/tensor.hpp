@@ -139,8 +139,8 @@ class LMP_API Tensor {
     return storage_ ? storage_->version.load(std::memory_order_relaxed) : 0;
   }
 
-  /// The first element's address. Elements follow strides(). Where the tensor is a copy from a GPU,
-  /// waits until that has arrived, and throws IndexError or ValueError for what kernels met before.
+  /// The first element's address. Elements follow strides(). Of a copy from a GPU, waits until it
+  /// has arrived; throws as lmp::cuda::synchronize() does, and DeviceError inside Graph::capture().
   void* data() const {
     if (storage_ && storage_->arriving.load(std::memory_order_acquire)) [[unlikely]]
       detail::arrive(*storage_.get());
