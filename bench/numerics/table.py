@@ -12,8 +12,6 @@ from pathlib import Path
 LEVELS = ("baseline", "avx2", "avx512")
 PAGE = Path(__file__).parents[2] / "docs" / "numerics.md"
 BEGIN, END = "<!-- made by bench/numerics/table.py -->\n", "<!-- end -->\n"
-
-
 HOT = [f"float {name}" for name in ("exp", "log", "tanh", "sigmoid", "erf", "sin", "cos")]
 
 

@@ -1,8 +1,9 @@
 // Largest error and speed of every function in src/ops/math.hpp, as a Markdown table.
 //
-//   ulp [stride [name...]]   every stride-th of the 2^32 floats (default 97), and the special
-//   values;
-//                            of the functions named, as in "float exp", or of all
+//   ulp [stride [name...]]
+//
+// Tries every stride-th of the 2^32 floats (default 97) and the special values, of the functions
+// named, as in "float exp", or of all.
 //
 // The reference is the C library in the next wider type. Exit status 1 where an error is above 2
 // ULP (double: 3), or where a vectorised loop and a single call differ.

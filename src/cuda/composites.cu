@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "cuda/capture.hpp"
+#include "cuda/exp.cuh"
 #include "cuda/lanes.cuh"
 #include "cuda/matmul.hpp"
 #include "cuda/pointwise.cuh"
@@ -129,12 +130,8 @@ struct Loss {
   LossReduction reduction;
 };
 
-/// Below 2^-126 it is 0; relative errors grow with |x|, as the value vanishes.
-__device__ __forceinline__ float exp_of(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x * 1.44269504F));
-  return y;
-}
+/// e^x for x <= 0.
+__device__ __forceinline__ float exp_of(float x) { return exp_near(x); }
 __device__ __forceinline__ double exp_of(double x) { return ::exp(x); }
 
 /// 0 in the place of -inf, so that -inf less it stays -inf.

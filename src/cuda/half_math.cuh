@@ -12,12 +12,7 @@ struct Narrow {
   __host__ __device__ constexpr operator float() const { return value; }
 };
 
-/// 2^x; the first gives 0 for what is less than a normal number.
-__device__ __forceinline__ float half_exp2_normal(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
+/// 2^x, subnormal numbers too.
 __device__ __forceinline__ float half_exp2(float x) {
   float y;
   asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -25,7 +20,7 @@ __device__ __forceinline__ float half_exp2(float x) {
 }
 
 __device__ __forceinline__ float tanh(Narrow x) {
-  const float e = half_exp2_normal(x * static_cast<float>(2 * kLog2E));
+  const float e = math_exp2_normal(x * static_cast<float>(2 * kLog2E));
   const float far = fma(-2.0F, math_reciprocal(e + 1.0F), 1.0F);
   const float near = x * fma(x * x, -1.0F / 3.0F, 1.0F);
   return fabs(x) < 0.0625F ? near : far;
@@ -62,7 +57,7 @@ __device__ __forceinline__ float erf(Narrow x) {
   const float a = ::fminf(fabs(x), 4.0F), z = x * x;
   const float near = x * poly(z, 1.12837565F, -0.375927418F, 0.111060567F, -0.0216440558F);
   // erfc(x) = 2^(-x * poly(x))
-  const float far = 1.0F - half_exp2_normal(-a * poly(a, 1.62152886F, 0.940831469F, 0.120430231F,
+  const float far = 1.0F - math_exp2_normal(-a * poly(a, 1.62152886F, 0.940831469F, 0.120430231F,
                                                       -0.0143720657F));
   return fabs(x) >= 0.75F ? copysign(far, x) : near;
 }

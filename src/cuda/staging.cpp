@@ -118,6 +118,12 @@ void give_back(Piece* piece) noexcept {
   }
 }
 
+[[noreturn]] void throw_lost(const Piece& piece) {
+  throw DeviceLostError(tensor::detail::concat(
+      "a tensor that was copied from CUDA:", piece.index,
+      " has no values: the GPU failed, or was reset, before they arrived; copy it again"));
+}
+
 // Records when what was started last on the stream is done with the piece.
 void mark(const Context& context, const Piece& piece, cudaError_t started, const char* what) {
   check(started, what);
@@ -167,10 +173,7 @@ void arrive(tensor::detail::Storage& storage) {
   std::unique_lock lock(staging().arrivals);
   Piece* const piece = arriving();
   if (!piece) return;  // another thread has waited for it
-  if (piece->lost)
-    throw DeviceLostError(tensor::detail::concat(
-        "a tensor that was copied from CUDA:", piece->index,
-        " has no values: the GPU failed, or was reset, before they arrived; copy it again"));
+  if (piece->lost) throw_lost(*piece);
   check_not_capturing("reading a tensor whose values are still on their way from the GPU");
   const Context context(tensor::Device(tensor::DeviceType::CUDA, piece->index));
   const cudaEvent_t done = piece->done;
@@ -178,10 +181,7 @@ void arrive(tensor::detail::Storage& storage) {
   check(cudaEventSynchronize(done), "a copy to the host");
   lock.lock();
   if (arriving() != piece) return;
-  if (piece->lost) {
-    lock.unlock();
-    return cuda::arrive(storage);  // throws
-  }
+  if (piece->lost) throw_lost(*piece);
   std::memcpy(storage.data, piece->data, piece->wanted);
   piece->to = nullptr;
   storage.arriving.store(nullptr, std::memory_order_release);

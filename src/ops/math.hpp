@@ -70,6 +70,12 @@ __device__ __forceinline__ float math_reciprocal(float x) {
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+/// 2^x to 2^-22 of it; 0 for what is less than a normal number.
+__device__ __forceinline__ float math_exp2_normal(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 __device__ __noinline__ inline float math_pow_far(float x, float y) { return ::powf(x, y); }
 #endif
 
@@ -293,8 +299,7 @@ LMP_MATH_FN float pow(float x, float y) {
   const float log2 = e + sum, log2_low = ((e - log2) + sum) + sum_low;
   const float t = y * log2;
   const float t_low = fma(y, log2_low, fma(y, log2, -t));
-  float power;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(t));
+  const float power = math_exp2_normal(t);
   const bool plain = (__float_as_uint(x) - 0x00800000U < 0x7f000000U) & (fabs(t) < 126.0F);
   if (!plain) return math_pow_far(x, y);
   return fma(power * static_cast<float>(kLn2), t_low, power);
