@@ -299,50 +299,54 @@ TEST_F(GpuSharedIndexing, IndicesOutOfRangeAreThrownAtTheNextRead) {
           [&] { return lmp::cross_entropy(Variable(x.narrow(0, 0, 3)), bad).data(); });
 }
 
-class GpuSharedSort : public GpuTest {};
+class GpuSharedSort : public GpuTestWith<DataType> {};
 
-TEST_F(GpuSharedSort, TypesAxesAndTies) {
+TEST_P(GpuSharedSort, AxesAndTies) {
+  const DataType type = GetParam();
   Rng rng(47);
   const Shape shapes[] = {{1},     {7, 5},    {3, 1025}, {2, 3, 70}, {900, 3},  {0, 4},
                           {40001}, {3, 9000}, {5, 300},  {3, 2049},  {4096, 3}, {3, 4097}};
-  for (DataType type : sweep::kTypes) {
-    for (const Shape& shape : shapes) {
-      if (quick() && shape.numel() > 5000) continue;
-      for (const bool ties : {false, true}) {
-        const Tensor x = arrange(
-            rng, ties ? random_layout(rng) : Layout::Contiguous, type, shape, [&]() -> Wide {
-              if (is_floating(type) && rng.chance(0.03))
-                return std::numeric_limits<Wide>::quiet_NaN();
-              if (is_floating(type) && rng.chance(0.03)) return rng.chance(0.5) ? -0.0L : 0.0L;
-              if (ties && type != DataType::Bool)
-                return static_cast<Wide>(rng.integer(type == DataType::UInt8 ? 0 : -2, 3));
-              return draw_value(rng, type);
-            });
-        for (int axis = 0; axis < shape.ndim(); ++axis) {
-          const std::int64_t k = std::min<std::int64_t>(3, x.shape().dim(axis));
-          std::ostringstream what;
-          what << "sort " << type << shape << " axis " << axis << (ties ? " ties" : "");
-          expect_alike(
-              what.str(),
-              [&](const Tensors& in) {
-                Tensors out{lmp::argsort(in[0], axis), lmp::argsort(in[0], axis, true)};
-                for (const bool descending : {false, true}) {
-                  const auto [values, at] = lmp::sort(in[0], axis, descending);
-                  out.insert(out.end(), {values, at});
-                }
-                const auto [values, at] = lmp::topk(in[0], k, axis);
+  for (const Shape& shape : shapes) {
+    if (quick() && shape.numel() > 5000) continue;
+    for (const bool ties : {false, true}) {
+      const Tensor x =
+          arrange(rng, ties ? random_layout(rng) : Layout::Contiguous, type, shape, [&]() -> Wide {
+            if (is_floating(type) && rng.chance(0.03))
+              return std::numeric_limits<Wide>::quiet_NaN();
+            if (is_floating(type) && rng.chance(0.03)) return rng.chance(0.5) ? -0.0L : 0.0L;
+            if (ties && type != DataType::Bool)
+              return static_cast<Wide>(rng.integer(type == DataType::UInt8 ? 0 : -2, 3));
+            return draw_value(rng, type);
+          });
+      for (int axis = 0; axis < shape.ndim(); ++axis) {
+        const std::int64_t k = std::min<std::int64_t>(3, x.shape().dim(axis));
+        std::ostringstream what;
+        what << "sort " << type << shape << " axis " << axis << (ties ? " ties" : "");
+        expect_alike(
+            what.str(),
+            [&](const Tensors& in) {
+              Tensors out{lmp::argsort(in[0], axis), lmp::argsort(in[0], axis, true)};
+              for (const bool descending : {false, true}) {
+                const auto [values, at] = lmp::sort(in[0], axis, descending);
                 out.insert(out.end(), {values, at});
-                return out;
-              },
-              {x}, none);
-        }
-        if (HasFailure()) return;
+              }
+              const auto [values, at] = lmp::topk(in[0], k, axis);
+              out.insert(out.end(), {values, at});
+              return out;
+            },
+            {x}, none);
       }
+      if (HasFailure()) return;
     }
   }
 }
 
-TEST_F(GpuSharedSort, AMillion) {
+INSTANTIATE_TEST_SUITE_P(Types, GpuSharedSort, ::testing::ValuesIn(sweep::kTypes),
+                         ::testing::PrintToStringParamName());
+
+class GpuSort : public GpuTest {};
+
+TEST_F(GpuSort, AMillion) {
   if (quick()) return;
   Generator generator(53);
   for (DataType type : {DataType::Float32, DataType::Int64, DataType::Int8})
