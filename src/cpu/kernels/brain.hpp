@@ -14,12 +14,16 @@ struct Brain {
   return __builtin_bit_cast(float, static_cast<std::uint32_t>(b.bits) << 16);
 }
 
-// Rounds to nearest even; NaN becomes quiet.
-[[gnu::always_inline]] inline Brain narrow_brain(float f) {
+// The upper half is that of the nearest bfloat16, ties to even; the lower one means nothing. NaN
+// becomes quiet.
+[[gnu::always_inline]] inline std::uint32_t rounded_brain(float f) {
   const std::uint32_t bits = __builtin_bit_cast(std::uint32_t, f);
   const std::uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
   const std::uint32_t nan = bits | 0x00400000u;
-  return {static_cast<std::uint16_t>((f != f ? nan : rounded) >> 16)};
+  return f != f ? nan : rounded;
+}
+[[gnu::always_inline]] inline Brain narrow_brain(float f) {
+  return {static_cast<std::uint16_t>(rounded_brain(f) >> 16)};
 }
 
 }  // namespace
