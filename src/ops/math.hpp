@@ -685,8 +685,8 @@ LMP_MATH_FN float math_logistic(float a, float x) {
   const bool below = x < 0.0F;
   // By what q, to be a / (1 + s + s t), is too large; (q - a) + qs is exact. Below 0 the numerator
   // is a + a t.
-  const float rest = mul_add(below ? qs - a : qs, e.t, (q - a) + qs);
-  return math_times_pow2(mul_add(-rest, y, q), below ? e.shifted : 0U);
+  const float rest = math_fused(below ? qs - a : qs, e.t, (q - a) + qs);
+  return math_times_pow2(math_fused(-rest, y, q), below ? e.shifted : 0U);
 }
 LMP_MATH_FN float sigmoid(Near x) { return math_logistic(1.0F, x.value); }
 LMP_MATH_FN float sigmoid(float x) {
