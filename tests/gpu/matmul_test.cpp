@@ -143,6 +143,36 @@ TEST_F(GpuMatmul, Gradients) {
   }
 }
 
+// The third use of a shape may choose another algorithm, which epilogues and sums into a gradient
+// have to be right with too.
+TEST_F(GpuMatmul, EveryUseOfFewColumns) {
+  for (DataType type :
+       {DataType::Float32, DataType::Float64, DataType::Float16, DataType::BFloat16})
+    for (const auto& [m, k, n] : std::vector<std::tuple<std::int64_t, std::int64_t, std::int64_t>>{
+             {128, 512, 10}, {1, 33, 2}, {7, 1, 16}, {513, 300, 1}, {300, 40, 17}}) {
+      const std::vector<Tensor> in{draw(type, {m, k}, 13), draw(type, {n, k}, 14),
+                                   draw(type, {n}, 15), draw(type, {m, n}, 16),
+                                   draw(type, {m, k}, 17)};
+      std::ostringstream what;
+      what << "few columns " << type << ' ' << m << 'x' << k << 'x' << n;
+      expect_alike(
+          what.str(),
+          [](const std::vector<Tensor>& x) {
+            const Variable a(x[0]), weight(x[1]), bias(x[2]);
+            std::vector<Tensor> out;
+            for (int use = 0; use < 5; ++use) {
+              const Variable u(x[3], true);  // of whose two gradients the second is added
+              (matmul(u, weight) + matmul(u, weight * 0.5)).backward(x[4]);
+              out.insert(out.end(),
+                         {lmp::matmul(x[0], x[1].transpose()), linear(a, weight, bias).data(),
+                          linear(a, weight, bias, Activation::Relu).data(), u.grad()});
+            }
+            return out;
+          },
+          in, of_products);
+    }
+}
+
 TEST_F(GpuMatmul, RunToRunTheSameBits) {
   cuda::set_deterministic(false);
   for (DataType type : {DataType::Float32, DataType::BFloat16}) {
