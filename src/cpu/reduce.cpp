@@ -183,30 +183,37 @@ void join_parts(ForwardFn join, std::byte* parts, std::int64_t n, std::int64_t s
 
 namespace {
 
-void reduce_mean(const Tensor& out, const Tensor& x) {
+// Of halves a float is divided, and then rounded.
+void reduce_divided(table::Reduction reduction, const Tensor& out, const Tensor& x,
+                    const Tensor& with, double divisor) {
   const Tensor target = compute_target(out);
   const bool narrow = !target.shares_storage(out);
-  reduce(table::Reduction::Sum, target, narrow ? x.astype(target.type()) : x, {});
-  const double n = static_cast<double>(x.numel()) / static_cast<double>(out.numel());
-  const tensor::detail::Operand terms[2] = {target, tensor::Number(n)};
+  reduce(reduction, target, x, with, 1);
+  const tensor::detail::Operand terms[2] = {target, tensor::Number(divisor)};
   forward(OpId::Div, target.type(), target, terms, 2);
   if (narrow) copy(out, target);
 }
 
-void reduce_deviations(const Tensor& out, const Tensor& x) {
-  const Tensor mean = tensor::detail::allocate(out.shape(), out.type(), out.device());
-  reduce_mean(mean, x);
-  reduce(table::Reduction::Squares, out, x, mean);
+void reduce_deviations(const Tensor& out, const Tensor& x, double divisor) {
+  const Tensor mean = tensor::detail::allocate(out.shape(), compute_type(out.type()), out.device());
+  const double n = static_cast<double>(x.numel()) / static_cast<double>(out.numel());
+  reduce_divided(table::Reduction::Sum, mean, x, {}, n);
+  reduce_divided(table::Reduction::Squares, out, x, mean, divisor);
 }
 
 }  // namespace
 
-void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
+void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with,
+            double divisor) {
   const auto outputs = static_cast<std::int64_t>(out.numel());
   const auto total = static_cast<std::int64_t>(x.numel());
   if (outputs == 0) return;
-  if (reduction == table::Reduction::Mean) return reduce_mean(out, x);
-  if (reduction == table::Reduction::Deviations) return reduce_deviations(out, x);
+  if (reduction == table::Reduction::Mean) {
+    const DataType type = compute_type(out.type());
+    return reduce_divided(table::Reduction::Sum, out, type == out.type() ? x : x.astype(type), {},
+                          divisor);
+  }
+  if (reduction == table::Reduction::Deviations) return reduce_deviations(out, x, divisor);
   if (total == 0) return fill(out, reduction == table::Reduction::Prod ? 1 : 0);
 
   const Reducer r(reduction, x.type(), out.type(), with);
@@ -370,8 +377,8 @@ void softmax(bool log, const Tensor& out, const Tensor& x, int axis) {
     const Shape kept = kept_shape(x, axis);
     const Tensor top = tensor::detail::allocate(kept, target.type(), out.device());
     const Tensor sum = tensor::detail::allocate(kept, target.type(), out.device());
-    reduce(table::Reduction::Max, top, source, {});
-    reduce(table::Reduction::Exps, sum, source, top);
+    reduce(table::Reduction::Max, top, source, {}, 1);
+    reduce(table::Reduction::Exps, sum, source, top, 1);
     const tensor::detail::Operand operand = sum;
     forward(log ? OpId::Log : OpId::Reciprocal, target.type(), sum, &operand, 1);
     spread(log ? table::Spread::LessBoth : table::Spread::ScaledExp, target, source, {}, top, sum);
@@ -394,9 +401,9 @@ void softmax_gradient(bool log, const Tensor& out, const Tensor& y, const Tensor
   } else {
     const Tensor sum = tensor::detail::allocate(kept_shape(y, axis), target.type(), out.device());
     if (log)
-      reduce(table::Reduction::Sum, sum, gradient, {});
+      reduce(table::Reduction::Sum, sum, gradient, {}, 1);
     else
-      reduce(table::Reduction::Products, sum, result, gradient);
+      reduce(table::Reduction::Products, sum, result, gradient, 1);
     spread(log ? table::Spread::LogSoftmaxGradient : table::Spread::SoftmaxGradient, target, result,
            gradient, sum, sum);
   }

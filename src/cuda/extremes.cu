@@ -48,7 +48,6 @@ struct ExtremeOf {
   static constexpr With kWith = With::Nothing;
   static constexpr int kChains = 4;
   static constexpr bool kRuns = false;
-  static constexpr bool kDivides = false;
   static constexpr bool kSameType = true;
   template <class S>
   static constexpr bool fast() {
@@ -68,7 +67,7 @@ struct ExtremeOf {
   }
   __device__ static void extend(T& a, T x, T by, std::int64_t) { a = join(a, flipped(x, by)); }
   __device__ static T finished(T a, bool flip) { return flipped(a, flip_of<T>(flip)); }
-  __device__ static void store(void* data, DataType type, std::int64_t i, T v) {
+  __device__ static void store(void* data, DataType type, std::int64_t i, T v, double) {
     store_computed(data, type, i, v);
   }
 };
@@ -126,7 +125,6 @@ struct PlaceOf {
   };
   static constexpr int kChains = 1;
   static constexpr bool kRuns = true;
-  static constexpr bool kDivides = false;
   static constexpr bool kSameType = true;
   template <class S>
   static constexpr bool fast() {
@@ -148,7 +146,7 @@ struct PlaceOf {
   }
   __device__ static Acc finished(const Acc& a, bool) { return a; }  // the next pass joins them
   /// Where no element is more than the least, the first one is what is looked for.
-  __device__ static void store(void* data, DataType, std::int64_t i, const Acc& a) {
+  __device__ static void store(void* data, DataType, std::int64_t i, const Acc& a, double) {
     static_cast<std::int64_t*>(data)[i] = a.at == kNowhere ? 0 : a.at;
   }
 };

@@ -23,7 +23,6 @@ struct Accumulated {
   static constexpr With kWith = kWhich;
   static constexpr int kChains = kIsWhole<T> ? 1 : 4;
   static constexpr bool kRuns = false;
-  static constexpr bool kDivides = kDivided;
   static constexpr bool kSameType = false;
   template <class S>
   static constexpr bool fast() {
@@ -31,8 +30,8 @@ struct Accumulated {
   }
   __device__ static T weight(bool) { return T{}; }
   __device__ static T finished(T a, bool) { return a; }
-  __device__ static void store(void* data, DataType type, std::int64_t i, T v) {
-    store_computed(data, type, i, v);
+  __device__ static void store(void* data, DataType type, std::int64_t i, T v, double divisor) {
+    store_computed(data, type, i, kDivided ? v / static_cast<T>(divisor) : v);
   }
 };
 
@@ -121,6 +120,10 @@ __device__ __forceinline__ T sum_of(const T (&v)[W]) {
   return sums[0];
 }
 
+/// a / b for a count b, the quick way where that is right to two units in the last place.
+__device__ __forceinline__ float ratio(float a, float b) { return __fdividef(a, b); }
+__device__ __forceinline__ double ratio(double a, double b) { return a / b; }
+
 /// Joined after Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing
 /// sample variances", 1979. A thread's are relative to its first element, so that little cancels.
 template <class T>
@@ -142,7 +145,7 @@ struct DeviationsOf {
     }
     __device__ Acc made(int turns, std::int64_t, std::int64_t) const {
       if (turns == 0) return identity();
-      const T n = static_cast<T>(turns) * W, all = sum_of(sum), mean = all / n;
+      const T n = static_cast<T>(turns) * W, all = sum_of(sum), mean = ratio(all, n);
       const T around = sum_of(squares) - all * mean;
       return {n, first + mean, around < 0 ? T{0} : around};
     }
@@ -150,7 +153,6 @@ struct DeviationsOf {
   static constexpr With kWith = With::Nothing;
   static constexpr int kChains = 1;
   static constexpr bool kRuns = true;
-  static constexpr bool kDivides = false;
   static constexpr bool kSameType = false;
   template <class S>
   static constexpr bool fast() {
@@ -159,16 +161,18 @@ struct DeviationsOf {
   __device__ static Acc identity() { return {T{0}, T{0}, T{0}}; }
   __device__ static T weight(bool) { return T{}; }
   __device__ static Acc join(const Acc& a, const Acc& b) {
-    if (a.count == 0) return b;
-    if (b.count == 0) return a;
-    const T count = a.count + b.count, apart = b.mean - a.mean, part = b.count / count;
-    return {count, a.mean + apart * part, a.squares + b.squares + apart * apart * a.count * part};
+    const bool both = (a.count > 0) & (b.count > 0);
+    const T count = a.count + b.count, apart = both ? b.mean - a.mean : T{0};
+    const T part = ratio(b.count, count > 1 ? count : T{1});
+    return {count, a.count > 0 ? a.mean + apart * part : b.mean,
+            a.squares + b.squares + apart * apart * (a.count * part)};
   }
   __device__ static void extend(Acc& a, T x, T, std::int64_t) { a = join(a, {T{1}, x, T{0}}); }
   __device__ static Acc finished(const Acc& a, bool) { return a; }
-  __device__ static void store(void* data, DataType type, std::int64_t i, const Acc& a) {
+  __device__ static void store(void* data, DataType type, std::int64_t i, const Acc& a,
+                               double divisor) {
     // A single infinite element has no deviation, but no mean to have it from either.
-    store_computed(data, type, i, a.squares + (a.mean - a.mean));
+    store_computed(data, type, i, (a.squares + (a.mean - a.mean)) / static_cast<T>(divisor));
   }
 };
 
@@ -190,7 +194,8 @@ void fold_sum(const char* name, const Tensor& out, const Tensor& x) {
 
 }  // namespace
 
-void reduce(Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
+void reduce(Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with,
+            double divisor) {
   if (out.numel() == 0) return;
   if (x.numel() == 0)
     return fill(out, reduction == Reduction::Prod   ? 1
@@ -209,10 +214,9 @@ void reduce(Reduction reduction, const Tensor& out, const Tensor& x, const Tenso
     case Reduction::Exps:
       return fold_floating<ExpsOf>("exps", out, x, with);
     case Reduction::Mean:
-      return fold_floating<SumOf>(
-          "mean", out, x, {}, static_cast<double>(x.numel()) / static_cast<double>(out.numel()));
+      return fold_floating<SumOf>("mean", out, x, {}, divisor);
     case Reduction::Deviations:
-      return fold_floating<DeviationsOf>("deviations", out, x, {});
+      return fold_floating<DeviationsOf>("deviations", out, x, {}, divisor);
     case Reduction::Equals:
       return fold_floating<EqualsOf>("equals", out, x, with);
     default:

@@ -40,13 +40,12 @@ void reduce_extremes(bool largest, const Tensor& out, const Tensor& x);
 //                   made(turns, at, step) in the end, where those of `turn` are at + turn * step
 //                   and what follows it
 //   kSameType       whether elements are only of types that are computed in Value
-//   kDivides        whether results are divided by the target's divisor
 //   fast<S>()       whether there are kernels for dense elements of S
 //   identity(), join(a, b)
 //   extend(a, x, w, at)   joins to `a` element x, which is at `at` along the axis and comes later
 //   weight(flip)          w where nothing goes with the elements
 //   finished(a, flip)     an accumulator as it is stored, and taken for an element by the next pass
-//   store(data, type, i, a)
+//   store(data, type, i, a, divisor)
 // Minima are maxima of a flipped order, so that there is one kernel for both.
 
 enum class With { Nothing, Output, Element };
@@ -58,17 +57,15 @@ struct Target {
   bool parts;
   std::int64_t step;
   bool flip;
-  double divisor;  // of a mean
+  double divisor;
   template <class Op>
   __device__ __forceinline__ void put(std::int64_t part, std::int64_t at,
                                       const typename Op::Acc& a) const {
     const auto value = Op::finished(a, flip);
     if (parts)
       static_cast<typename Op::Acc*>(data)[part * step + at] = value;
-    else if constexpr (Op::kDivides)
-      Op::store(data, type, at, value / static_cast<typename Op::Acc>(divisor));
     else
-      Op::store(data, type, at, value);
+      Op::store(data, type, at, value, divisor);
   }
 };
 
@@ -173,7 +170,8 @@ inline constexpr int kResident = sizeof(S) == 4 || sizeof(S) == 8 ? 4
 /// where they are not kWhole, of `left` elements. Loads are not in branches, which would have the
 /// compiler wait for one of them before the next.
 template <class Op, bool kWhole, class S, class Chain>
-__device__ __forceinline__ void take_packs(Chain& chains, const S* x, const typename Op::Value* with,
+__device__ __forceinline__ void take_packs(Chain& chains, const S* x,
+                                           const typename Op::Value* with,
                                            const typename Op::Value* w, std::int64_t step,
                                            int count, std::int64_t left) {
   constexpr int kN = kPackOf<S>;
@@ -246,8 +244,7 @@ __global__ void __launch_bounds__(kBlockThreads, kResident<S>)
 #pragma unroll 1
     for (std::int64_t i = lane; i < head; i += lanes) single(i);
     const std::int64_t packs = (count - head) / kN;
-    const int turns =
-        packs > lane ? static_cast<int>((packs - lane + lanes - 1) >> shift) : 0;
+    const int turns = packs > lane ? static_cast<int>((packs - lane + lanes - 1) >> shift) : 0;
     V same[kN];
 #pragma unroll
     for (int k = 0; k < kN; ++k) same[k] = w;
@@ -285,7 +282,9 @@ __global__ void __launch_bounds__(kBlockThreads, kResident<S>)
   using A = typename Op::Acc;
   using V = typename Op::Value;
   constexpr int kN = kPackOf<S>;
-  __shared__ A shared[kBlockThreads];
+  constexpr int kMost = 32768 / (kBlockThreads * static_cast<int>(sizeof(A)));
+  constexpr int kTogether = kN < kMost ? kN : kMost;  // columns of a thread that are joined at once
+  __shared__ A shared[kTogether * kBlockThreads];
   const int t = static_cast<int>(threadIdx.x), shift = 31 - __clz(c.threads);
   const int lane = t >> shift, lanes = kBlockThreads >> shift, place = t & (c.threads - 1);
   const std::int64_t column =
@@ -319,11 +318,25 @@ __global__ void __launch_bounds__(kBlockThreads, kResident<S>)
     else
       take_packs<Op, false>(chains, from, weights, w, step, turns, left);
   }
+  // Each thread joins what others have of a column: rows of `shared`, in order.
+  const int apart = c.threads < 32 ? 32 : c.threads, width = kTogether * c.threads;
 #pragma unroll
-  for (int k = 0; k < kN; ++k) {
-    const A total = join_columns<Op>(chains.made(k, turns, begin + lane, lanes), c.threads, shared);
-    if (lane == 0 && k < left)
-      out.put<Op>(blockIdx.y, offset[1] + (column + k) * c.out_stride, total);
+  for (int from = 0; from < kN; from += kTogether) {
+    if (from > 0) __syncthreads();
+#pragma unroll
+    for (int k = 0; k < kTogether; ++k) {
+      A v = chains.made(from + k, turns, begin + lane, lanes);
+      for (int by = c.threads; by < 32; by *= 2) v = Op::join(v, shuffled(v, by));
+      if ((t & (apart - 1)) < c.threads) shared[t / apart * width + k * c.threads + place] = v;
+    }
+    __syncthreads();
+    for (int i = t; i < width; i += kBlockThreads) {
+      A total = shared[i];
+      for (int row = 1; row < kBlockThreads / apart; ++row)
+        total = Op::join(total, shared[row * width + i]);
+      const std::int64_t at = column + (i % c.threads - place) * kN + from + i / c.threads;
+      if (at < c.width) out.put<Op>(blockIdx.y, offset[1] + at * c.out_stride, total);
+    }
   }
 }
 

@@ -12,13 +12,17 @@ using tensor::detail::backend;
 namespace {
 
 Tensor reduced(Reduction reduction, const Tensor& x, const Over& over, DataType type,
-               const Tensor& with = {}) {
+               const Tensor& with = {}, double divisor = 1) {
   Tensor out = allocate(over.shape(x.shape()), type, x.device());
   const Shape kept = tensor::detail::reduced_shape(x.shape(), over.mask, true);
   const Tensor target =
       tensor::TensorAccess::view(out, 0, kept, tensor::detail::dense_strides(kept));
-  backend(x.device()).reduce(reduction, target, x, with);
+  backend(x.device()).reduce(reduction, target, x, with, divisor);
   return out;
+}
+
+Tensor mean_in(const Tensor& x, const Over& over, DataType type) {
+  return reduced(Reduction::Mean, x, over, type, {}, static_cast<double>(over.count(x.shape())));
 }
 
 DataType sum_type(DataType type) { return is_floating(type) ? type : DataType::Int64; }
@@ -73,7 +77,7 @@ Tensor Sum::spread(const Tensor& g, const Shape& shape) {
   return out;
 }
 
-Tensor Mean::forward(const Tensor& x) const { return reduced(Reduction::Mean, x, over, x.type()); }
+Tensor Mean::forward(const Tensor& x) const { return mean_in(x, over, x.type()); }
 
 Tensor Prod::forward(const Tensor& x) const {
   return reduced(Reduction::Prod, x, over, sum_type(x.type()));
@@ -84,7 +88,7 @@ Tensor Extreme::forward(const Tensor& x) const {
 }
 
 Tensor mean_of(const Tensor& x, const Over& over) {
-  return reduced(Reduction::Mean, x, {over.mask}, at_least_float(x));
+  return mean_in(x, {over.mask}, at_least_float(x));
 }
 
 Tensor Var::forward(const Tensor& x) const { return in(x, float_type(x)); }
@@ -94,8 +98,7 @@ Tensor Var::in(const Tensor& x, DataType type) const {
   if (n <= 0)
     return tensor::full(over.shape(x.shape()), std::numeric_limits<double>::quiet_NaN(), x.device(),
                         type);
-  const Tensor squares = reduced(Reduction::Deviations, x, over, at_least_float(x));
-  return (squares / static_cast<double>(n)).astype(type);
+  return reduced(Reduction::Deviations, x, over, type, {}, static_cast<double>(n));
 }
 
 Tensor Std::forward(const Tensor& x) const {

@@ -107,7 +107,8 @@ void fill(const Tensor& to, Number value) {
   scope->fill(to, value);
 }
 
-void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with) {
+void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with,
+            double divisor) {
   static constexpr std::array<const char*, table::kReductions> kNames = {
       "sum",
       "prod",
@@ -121,7 +122,7 @@ void reduce(table::Reduction reduction, const Tensor& out, const Tensor& x, cons
       "sum of squared deviations"};
   const KernelScope scope(kNames[static_cast<std::size_t>(reduction)], out.type(),
                           {&out, &x, &with});
-  scope->reduce(reduction, out, x, with);
+  scope->reduce(reduction, out, x, with, divisor);
 }
 
 void spread(table::Spread op, const Tensor& out, const Tensor& x, const Tensor& with,

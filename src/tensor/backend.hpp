@@ -72,9 +72,10 @@ struct Backend {
   /// A 1 of the type, of shape (), that the device holds ready, or an undefined tensor.
   Tensor (*one)(DataType type, Device device);
   /// Over the axes of size 1 in out; in out's type. `with` is dense and has the type that out is
-  /// computed in: of out's shape, for Products of x's (then both are dense), or undefined.
-  void (*reduce)(table::Reduction reduction, const Tensor& out, const Tensor& x,
-                 const Tensor& with);
+  /// computed in: of out's shape, for Products of x's (then both are dense), or undefined. Sums of
+  /// Mean and Deviations are divided by `divisor`.
+  void (*reduce)(table::Reduction reduction, const Tensor& out, const Tensor& x, const Tensor& with,
+                 double divisor);
   /// Of dense tensors in Float32 or Float64: x, and for gradients `with`, of out's shape; a and b
   /// of one shape that broadcasts to it.
   void (*spread)(table::Spread op, const Tensor& out, const Tensor& x, const Tensor& with,
