@@ -13,7 +13,7 @@ __device__ __forceinline__ float exp_near(float x) {
 }
 
 /// The same to less than one unit in the last place, without branches, so that several go on at a
-/// time: x less a multiple of ln(2), and a polynomial (Chebyshev) for what is left.
+/// time: x less a multiple of ln(2), and a polynomial (Chebyshev) for what is left. For x < 709.
 __device__ __forceinline__ double exp_near(double x) {
   constexpr double kShift = 0x1.8p52;
   const double shifted = fma(x, 1.44269504088896340736, kShift), n = shifted - kShift;
@@ -28,8 +28,7 @@ __device__ __forceinline__ double exp_near(double x) {
 #pragma unroll
   for (int i = 1; i < 12; ++i) y = fma(y, r, kTerms[i]);
   y = __hiloint2double(__double2hiint(y) + (__double2loint(shifted) << 20), __double2loint(y));
-  const double far = x != x ? x : 0.0;
-  return (__double2hiint(x) & 0x7fffffff) < 0x40862000 ? y : far;  // -708
+  return x < -708 ? 0 : y;
 }
 
 }  // namespace lmp::cuda

@@ -41,15 +41,85 @@ __device__ __forceinline__ C infinity() {
   return std::numeric_limits<C>::infinity();
 }
 
-/// The larger, or the one that is not NaN: a sum is NaN wherever an element is.
+/// The larger, or a where b is NaN: a sum is NaN wherever an element is.
 template <class C>
 struct MaxOf {
-  __device__ static C join(C a, C b) { return fmax(a, b); }
+  __device__ static C join(C a, C b) {
+    if constexpr (sizeof(C) == 4)
+      return fmax(a, b);
+    else
+      return b > a ? b : a;  // a third of the instructions of fmax
+  }
 };
 template <class C>
 struct SumOf {
   __device__ static C join(C a, C b) { return a + b; }
 };
+
+// ---- Packs ----
+
+/// What halves are computed with two at a time.
+template <class S>
+using Two = std::conditional_t<std::is_same_v<S, Half>, __half2, __nv_bfloat162>;
+
+/// Element k of a pack.
+template <class S>
+__device__ __forceinline__ Computed<S> element(const uint4& bits, int k) {
+  if constexpr (std::is_same_v<S, Brain>) {
+    const std::uint32_t two = std::bit_cast<Pack<std::uint32_t, 4>>(bits).at[k / 2];
+    return __uint_as_float(k % 2 == 0 ? two << 16 : two & 0xffff0000U);
+  } else {
+    return widen(std::bit_cast<Pack<S, kPackOf<S>>>(bits).at[k]);
+  }
+}
+template <class S>
+__device__ __forceinline__ Pack<S, kPackOf<S>> pack_of(const Computed<S> (&x)[kPackOf<S>]) {
+  Pack<S, kPackOf<S>> pack;
+  if constexpr (kIsHalf<S>) {
+    Pack<std::uint32_t, 4> words;
+#pragma unroll
+    for (int w = 0; w < 4; ++w) {
+      Two<S> two;
+      if constexpr (std::is_same_v<S, Brain>)
+        two = __floats2bfloat162_rn(x[2 * w], x[2 * w + 1]);
+      else
+        two = __floats2half2_rn(x[2 * w], x[2 * w + 1]);
+      words.at[w] = reinterpret_cast<const std::uint32_t&>(two);
+    }
+    pack = std::bit_cast<Pack<S, kPackOf<S>>>(words);
+  } else {
+#pragma unroll
+    for (int k = 0; k < kPackOf<S>; ++k) pack.at[k] = x[k];
+  }
+  return pack;
+}
+
+/// The largest element of packs.
+template <class S, int kPacks>
+__device__ __forceinline__ Computed<S> largest(const uint4 (&packs)[kPacks]) {
+  using C = Computed<S>;
+  if constexpr (kIsHalf<S>) {
+    const auto join = [](std::uint32_t a, std::uint32_t b) {
+      const Two<S> two =
+          __hmax2(reinterpret_cast<const Two<S>&>(a), reinterpret_cast<const Two<S>&>(b));
+      return reinterpret_cast<const std::uint32_t&>(two);
+    };
+    uint4 top = packs[0];
+#pragma unroll
+    for (int j = 1; j < kPacks; ++j)
+      top = {join(top.x, packs[j].x), join(top.y, packs[j].y), join(top.z, packs[j].z),
+             join(top.w, packs[j].w)};
+    top.x = join(join(top.x, top.y), join(top.z, top.w));
+    return MaxOf<C>::join(element<S>(top, 0), element<S>(top, 1));
+  } else {
+    C top = -infinity<C>();
+#pragma unroll
+    for (int j = 0; j < kPacks; ++j)
+#pragma unroll
+      for (int k = 0; k < kPackOf<S>; ++k) top = MaxOf<C>::join(top, element<S>(packs[j], k));
+    return top;
+  }
+}
 
 // ---- The two ops ----
 
@@ -62,6 +132,12 @@ template <class C>
 __device__ __forceinline__ Peak<C> shuffled(Peak<C> v, int by) {
   return {cuda::shuffled(v.top, by), cuda::shuffled(v.sum, by)};
 }
+/// join() over the lanes of a warp whose numbers differ in bits from .. to / 2.
+template <class Join, class C>
+__device__ __forceinline__ C joined_lanes(C v, int from, int to) {
+  for (int by = from; by < to; by *= 2) v = Join::join(v, cuda::shuffled(v, by));
+  return v;
+}
 
 /// An op has inputs of one type, statistics of them that are joined, and results made out of both.
 template <class S>
@@ -70,12 +146,15 @@ struct Forward {
   using Stat = Peak<C>;
   static constexpr int kInputs = 1;
   __device__ static S fill() { return convert<S>(-infinity<C>()); }
-  __device__ static Stat identity() { return {-infinity<C>(), C{0}}; }
-  /// What to subtract: nothing where all elements so far are -infinity.
-  __device__ static C shift(C top) { return top == -infinity<C>() ? C{0} : top; }
+  /// Finite, so that it can be subtracted from -infinity.
+  __device__ static Stat identity() { return {std::numeric_limits<C>::lowest(), C{0}}; }
   __device__ static Stat join(const Stat& a, const Stat& b) {
-    const C top = MaxOf<C>::join(a.top, b.top), by = shift(top);
-    return {top, a.sum * exp_near(a.top - by) + b.sum * exp_near(b.top - by)};
+    const C top = MaxOf<C>::join(a.top, b.top);
+    return {top, a.sum * exp_near(a.top - top) + b.sum * exp_near(b.top - top)};
+  }
+  __device__ static Stat join_warp(const Stat& a, int from, int to) {
+    const C top = joined_lanes<MaxOf<C>>(a.top, from, to);
+    return {top, joined_lanes<SumOf<C>>(a.sum * exp_near(a.top - top), from, to)};
   }
   /// Takes kN elements of each input.
   template <int kN>
@@ -83,15 +162,14 @@ struct Forward {
     C top = a.top;
 #pragma unroll
     for (int k = 0; k < kN; ++k) top = MaxOf<C>::join(top, x[0][k]);
-    const C by = shift(top);
     C terms[kN];
 #pragma unroll
-    for (int k = 0; k < kN; ++k) terms[k] = exp_near(x[0][k] - by);
+    for (int k = 0; k < kN; ++k) terms[k] = exp_near(x[0][k] - top);
 #pragma unroll
     for (int step = 1; step < kN; step *= 2)
 #pragma unroll
       for (int k = 0; k + step < kN; k += 2 * step) terms[k] += terms[k + step];
-    a = {top, a.sum * exp_near(a.top - by) + terms[0]};
+    a = {top, a.sum * exp_near(a.top - top) + terms[0]};
   }
   /// What results are made of.
   __device__ static void finish(Stat& a, bool log) { a.sum = log ? ::log(a.sum) : C{1} / a.sum; }
@@ -108,6 +186,9 @@ struct Backward {
   __device__ static S fill() { return convert<S>(C{0}); }
   __device__ static Stat identity() { return C{0}; }
   __device__ static Stat join(Stat a, Stat b) { return a + b; }
+  __device__ static Stat join_warp(Stat a, int from, int to) {
+    return joined_lanes<SumOf<C>>(a, from, to);
+  }
   template <int kN>
   __device__ static void add(Stat& a, const C (&x)[kInputs][kN], bool log) {
     C sum = log ? x[1][0] : x[0][0] * x[1][0];
@@ -126,6 +207,22 @@ struct Inputs {
   const S* at[Op::kInputs];
 };
 
+/// The results for a pack of each input, whose element k has statistic k, or the only one.
+template <class Op, class S, int kStats>
+__device__ __forceinline__ Pack<S, kPackOf<S>> made_of(const uint4 (&packs)[Op::kInputs],
+                                                       const typename Op::Stat (&stat)[kStats],
+                                                       bool log) {
+  Computed<S> made[kPackOf<S>];
+#pragma unroll
+  for (int k = 0; k < kPackOf<S>; ++k) {
+    Computed<S> x[Op::kInputs];
+#pragma unroll
+    for (int i = 0; i < Op::kInputs; ++i) x[i] = element<S>(packs[i], k);
+    made[k] = Op::result(x, stat[kStats == 1 ? 0 : k], log);
+  }
+  return pack_of<S>(made);
+}
+
 /// Slots of each input, or rows of columns, that a thread has in flight.
 template <class Op>
 inline constexpr int kInFlight = 4 / Op::kInputs;
@@ -141,9 +238,8 @@ __device__ __forceinline__ int before_row(const S* row) {
   return static_cast<int>(reinterpret_cast<std::uintptr_t>(row) / sizeof(S) % kPackOf<S>);
 }
 /// Elements first .. of a row of n, of which the first may be negative.
-template <class S>
-__device__ __forceinline__ Pack<S, kPackOf<S>> load_slot(const S* row, std::int64_t first,
-                                                         std::int64_t n, S fill) {
+template <class S, class I>
+__device__ __forceinline__ Pack<S, kPackOf<S>> load_slot(const S* row, I first, I n, S fill) {
   constexpr int kN = kPackOf<S>;
   if (first >= 0 && first + kN <= n && aligned_for_pack(row + first))
     return load_whole<S, kN>(row + first);
@@ -152,9 +248,8 @@ __device__ __forceinline__ Pack<S, kPackOf<S>> load_slot(const S* row, std::int6
   for (int k = 0; k < kN; ++k) pack.at[k] = first + k >= 0 && first + k < n ? row[first + k] : fill;
   return pack;
 }
-template <class S>
-__device__ __forceinline__ void store_slot(S* row, std::int64_t first, std::int64_t n,
-                                           const Pack<S, kPackOf<S>>& pack) {
+template <class S, class I>
+__device__ __forceinline__ void store_slot(S* row, I first, I n, const Pack<S, kPackOf<S>>& pack) {
   constexpr int kN = kPackOf<S>;
   if (first >= 0 && first + kN <= n && aligned_for_pack(row + first))
     return store_whole(row + first, pack);
@@ -167,31 +262,22 @@ inline constexpr int kMostThreads = 512;
 /// Elements of each input that a thread has of a row, where rows are long and where they are short:
 /// more of them leave too few threads that wait for memory.
 template <class Op, class S>
-inline constexpr int kMany = sizeof(S) == 4   ? 32 / Op::kInputs
-                             : sizeof(S) == 2 ? 16
-                                              : 8;
+inline constexpr int kMany = sizeof(S) == 2 ? 32 : 8 * kPackOf<S> / Op::kInputs;
 inline constexpr int kFew = 8;
-/// Blocks of kMostThreads that a multiprocessor runs at a time, as registers allow.
-template <class Op, class S>
-#if __CUDA_ARCH__ == 750
-inline constexpr int kHeldBlocks = 2;  // of 1024 threads at most
-#else
-inline constexpr int kHeldBlocks = sizeof(S) == 2 && Op::kInputs == 1 ? 3 : 2;
-#endif
+inline constexpr int kHeldBlocks = 1024 / kMostThreads;  // for a multiprocessor
 
 /// Operands of a loop over rows or columns: the output and the inputs.
 template <class Op>
 inline constexpr int kOperands = Op::kInputs + 1;
 
-/// Rows of up to lanes * kSlots slots, by `lanes` threads each. `whole` says that rows are packs at
+/// Rows of up to lanes * kSlots slots, by `lanes` threads each. kWhole says that rows are packs at
 /// aligned addresses.
-template <class Op, class S, int kSlots>
-__global__ void __launch_bounds__(kMostThreads, kHeldBlocks<Op, S>)
+template <class Op, class S, int kSlots, bool kWhole>
+__global__ void __launch_bounds__(kMostThreads, kHeldBlocks)
     softmax_held(S* out, const Inputs<Op, S> in, const Loop<kOperands<Op>> rows, int n, int lanes,
-                 bool whole, bool log) {
+                 bool log) {
   using C = Computed<S>;
   constexpr int kN = kPackOf<S>, kInputs = Op::kInputs;
-  constexpr bool kKeeps = std::is_same_v<S, C>;  // e^x in the place of x
   __shared__ C shared[kMostThreads / 32];
   const int shift = 31 - __clz(lanes), t = static_cast<int>(threadIdx.x);
   const int lane = t & (lanes - 1);
@@ -199,92 +285,84 @@ __global__ void __launch_bounds__(kMostThreads, kHeldBlocks<Op, S>)
   const bool here = row < rows.numel;
   std::int64_t offset[kOperands<Op>] = {};
   if (here) rows.locate(row, offset);
-  const int before = before_row(in.at[0] + offset[1]);
+  const int before = kWhole ? 0 : before_row(in.at[0] + offset[1]), size = here ? n : 0;
+  const auto first_of = [&](int j) { return (lane + j * lanes) * kN - before; };
 
-  Pack<S, kN> x[kInputs][kSlots];
+  uint4 x[kInputs][kSlots];
 #pragma unroll
   for (int i = 0; i < kInputs; ++i) {
     const S* const from = in.at[i] + offset[i + 1];
-    const int size = here ? n : 0;
-    uint4 loaded[kSlots];
-    if (whole) {
 #pragma unroll
-      for (int j = 0; j < kSlots; ++j) {
-        const int first = (lane + j * lanes) * kN;
-        loaded[j] = filled(Op::fill());
-        if (first < size) loaded[j] = load_bits(from + first);
+    for (int j = 0; j < kSlots; ++j) {
+      if constexpr (kWhole) {
+        x[i][j] = filled(Op::fill());
+        if (first_of(j) < size) x[i][j] = load_bits(from + first_of(j));
+      } else {
+        x[i][j] = std::bit_cast<uint4>(load_slot(from, first_of(j), size, Op::fill()));
       }
-    } else {
+    }
+  }
+  S* const to = out + offset[0];
+  // result(j, k) for element k of slot j.
+  const auto store = [&](auto&& result) {
+    if (!here) return;
+#pragma unroll
+    for (int j = 0; j < kSlots; ++j) {
+      C made[kN];
+#pragma unroll
+      for (int k = 0; k < kN; ++k) made[k] = result(j, k);
+      if constexpr (!kWhole)
+        store_slot(to, first_of(j), n, pack_of<S>(made));
+      else if (first_of(j) < n)
+        store_whole(to + first_of(j), pack_of<S>(made));
+    }
+  };
+
+  if constexpr (kInputs == 1) {
+    const C top = join_lanes<MaxOf<C>>(largest<S>(x[0]), lanes, shared);
+    // Not relative to another maximum on the way.
+    const auto total = [&](auto&& keep) {
+      C sums[kN] = {};
 #pragma unroll
       for (int j = 0; j < kSlots; ++j)
-        loaded[j] = std::bit_cast<uint4>(
-            load_slot(from, (lane + j * lanes) * kN - before, size, Op::fill()));
+#pragma unroll
+        for (int k = 0; k < kN; ++k) {
+          const C raised = power<S>(element<S>(x[0][j], k) - top);
+          sums[k] += raised;
+          keep(j, k, raised);
+        }
+#pragma unroll
+      for (int k = 1; k < kN; ++k) sums[0] += sums[k];
+      return join_lanes<SumOf<C>>(sums[0], lanes, shared);
+    };
+    if (log) {
+      asm volatile("");  // the compiler would raise all elements before the branch, and spill
+      typename Op::Stat stat{top, total([](int, int, C) {})};
+      Op::finish(stat, true);
+      store([&](int j, int k) { return Op::result({element<S>(x[0][j], k)}, stat, true); });
+    } else {
+      C kept[kSlots][kN];
+      typename Op::Stat stat{top, total([&](int j, int k, C raised) { kept[j][k] = raised; })};
+      Op::finish(stat, false);
+      store([&](int j, int k) { return kept[j][k] * stat.sum; });
     }
-#pragma unroll
-    for (int j = 0; j < kSlots; ++j) x[i][j] = std::bit_cast<Pack<S, kN>>(loaded[j]);
-  }
-
-  typename Op::Stat stat = Op::identity();
-  if constexpr (kInputs == 1) {
-    // Not relative to another maximum on the way.
-    C top = -infinity<C>(), sums[kN] = {};
-#pragma unroll
-    for (int j = 0; j < kSlots; ++j)
-#pragma unroll
-      for (int k = 0; k < kN; ++k) top = MaxOf<C>::join(top, widen(x[0][j].at[k]));
-    top = join_lanes<MaxOf<C>>(top, lanes, shared);
-#pragma unroll
-    for (int j = 0; j < kSlots; ++j)
-#pragma unroll
-      for (int k = 0; k < kN; ++k) {
-        const C raised = power<S>(widen(x[0][j].at[k]) - top);
-        sums[k] += raised;
-        if (kKeeps && !log) x[0][j].at[k] = convert<S>(raised);
-      }
-#pragma unroll
-    for (int k = 1; k < kN; ++k) sums[0] += sums[k];
-    stat = {top, join_lanes<SumOf<C>>(sums[0], lanes, shared)};
   } else {
+    typename Op::Stat stat = Op::identity();
 #pragma unroll
     for (int j = 0; j < kSlots; ++j) {
       C slot[kInputs][kN];
 #pragma unroll
       for (int i = 0; i < kInputs; ++i)
 #pragma unroll
-        for (int k = 0; k < kN; ++k) slot[i][k] = widen(x[i][j].at[k]);
+        for (int k = 0; k < kN; ++k) slot[i][k] = element<S>(x[i][j], k);
       Op::add(stat, slot, log);
     }
     stat = join_lanes<Op>(stat, lanes, shared);
+    Op::finish(stat, log);
+    store([&](int j, int k) {
+      return Op::result({element<S>(x[0][j], k), element<S>(x[1][j], k)}, stat, log);
+    });
   }
-  Op::finish(stat, log);
-  if (!here) return;
-
-  S* const to = out + offset[0];
-  const auto store = [&](auto&& result) {
-#pragma unroll
-    for (int j = 0; j < kSlots; ++j) {
-      Pack<S, kN> made;
-#pragma unroll
-      for (int k = 0; k < kN; ++k) {
-        C of[kInputs];
-#pragma unroll
-        for (int i = 0; i < kInputs; ++i) of[i] = widen(x[i][j].at[k]);
-        made.at[k] = convert<S>(result(of));
-      }
-      const int first = (lane + j * lanes) * kN;
-      if (!whole)
-        store_slot(to, first - before, n, made);
-      else if (first < n)
-        store_whole(to + first, made);
-    }
-  };
-  using Elements = const C(&)[kInputs];
-  if (log)
-    store([&](Elements of) { return Op::result(of, stat, true); });
-  else if constexpr (kKeeps && kInputs == 1)
-    store([&](Elements of) { return of[0] * stat.sum; });
-  else
-    store([&](Elements of) { return Op::result(of, stat, false); });
 }
 
 inline constexpr int kRowThreads = 1024;
@@ -316,21 +394,20 @@ __global__ void __launch_bounds__(kRowThreads)
   constexpr int kFlight = kInFlight<Op>;
   const auto over_slots = [&](bool again, auto&& visit_slots) {
     for (std::int64_t first = threadIdx.x; first < slots; first += kRowThreads * kFlight) {
-      Pack<S, kN> loaded[kFlight][kInputs];
+      uint4 loaded[kFlight][kInputs];
       const bool full = whole && first + (kFlight - 1) * kRowThreads < slots;
 #pragma unroll
       for (int j = 0; j < kFlight; ++j) {
         const std::int64_t slot = first + j * kRowThreads;
 #pragma unroll
         for (int i = 0; i < kInputs; ++i) {
-          uint4 bits;
           if (again && slot < held)
-            bits = hold[i * held + slot];
+            loaded[j][i] = hold[i * held + slot];
           else if (full)
-            bits = load_bits(from[i] + slot * kN);
+            loaded[j][i] = load_bits(from[i] + slot * kN);
           else
-            bits = std::bit_cast<uint4>(load_slot(from[i], slot * kN - before, count, Op::fill()));
-          loaded[j][i] = std::bit_cast<Pack<S, kN>>(bits);
+            loaded[j][i] =
+                std::bit_cast<uint4>(load_slot(from[i], slot * kN - before, count, Op::fill()));
         }
       }
       visit_slots(first, loaded);
@@ -343,7 +420,7 @@ __global__ void __launch_bounds__(kRowThreads)
     for (unsigned i = threadIdx.x; i < gridDim.y; i += kRowThreads) stat = Op::join(stat, mine[i]);
   } else {
     constexpr int kTogether = kFlight < 16 / kN ? kFlight : 16 / kN;  // slots, for registers' sake
-    over_slots(false, [&](std::int64_t first, const Pack<S, kN>(&loaded)[kFlight][kInputs]) {
+    over_slots(false, [&](std::int64_t first, const uint4(&loaded)[kFlight][kInputs]) {
 #pragma unroll
       for (int j = 0; j < kFlight; j += kTogether) {
         C x[kInputs][kTogether * kN];
@@ -352,10 +429,9 @@ __global__ void __launch_bounds__(kRowThreads)
           const std::int64_t slot = first + (j + g) * kRowThreads;
 #pragma unroll
           for (int i = 0; i < kInputs; ++i) {
-            if (slot < held)  // only this thread reads it
-              hold[i * held + slot] = std::bit_cast<uint4>(loaded[j + g][i]);
+            if (slot < held) hold[i * held + slot] = loaded[j + g][i];  // only this thread reads it
 #pragma unroll
-            for (int k = 0; k < kN; ++k) x[i][g * kN + k] = widen(loaded[j + g][i].at[k]);
+            for (int k = 0; k < kN; ++k) x[i][g * kN + k] = element<S>(loaded[j + g][i], k);
           }
         }
         Op::add(stat, x, log);
@@ -369,26 +445,18 @@ __global__ void __launch_bounds__(kRowThreads)
   }
   Op::finish(stat, log);
   S* const to = out + offset[0] + begin;
-  over_slots(step == Step::All,
-             [&](std::int64_t first, const Pack<S, kN>(&loaded)[kFlight][kInputs]) {
+  over_slots(step == Step::All, [&](std::int64_t first, const uint4(&loaded)[kFlight][kInputs]) {
 #pragma unroll
-               for (int j = 0; j < kFlight; ++j) {
-                 const std::int64_t slot = first + j * kRowThreads;
-                 if (slot >= slots) break;
-                 Pack<S, kN> made;
-#pragma unroll
-                 for (int k = 0; k < kN; ++k) {
-                   C x[kInputs];
-#pragma unroll
-                   for (int i = 0; i < kInputs; ++i) x[i] = widen(loaded[j][i].at[k]);
-                   made.at[k] = convert<S>(Op::result(x, stat, log));
-                 }
-                 if (whole)
-                   store_whole(to + slot * kN, made);
-                 else
-                   store_slot(to, slot * kN - before, count, made);
-               }
-             });
+    for (int j = 0; j < kFlight; ++j) {
+      const std::int64_t slot = first + j * kRowThreads;
+      if (slot >= slots) break;
+      const auto made = made_of<Op, S>(loaded[j], {stat}, log);
+      if (whole)
+        store_whole(to + slot * kN, made);
+      else
+        store_slot(to, slot * kN - before, count, made);
+    }
+  });
 }
 
 // ---- Columns ----
@@ -403,22 +471,33 @@ struct ColumnAxes {
   bool whole[kOperands<Op>];           // packs are aligned
 };
 inline constexpr int kTileThreads = 32;
-/// Blocks that a multiprocessor runs at a time, as registers allow.
+/// Threads of a block where columns are long, so that few statistics of parts are to be joined, and
+/// as many as a multiprocessor has registers for.
 template <class S>
-inline constexpr int kColumnBlocks = sizeof(S) == 2 ? 3 : 4;
+inline constexpr int kColumnThreads = sizeof(S) == 2 ? 768 : 1024;
+
+/// Writes what is not read soon: the rest of the inputs may stay in the cache.
+template <class S>
+__device__ __forceinline__ void store_past(S* to, bool whole, std::int64_t left,
+                                           const Pack<S, kPackOf<S>>& pack) {
+  if (whole && left >= kPackOf<S>)
+    __stcs(reinterpret_cast<uint4*>(to), std::bit_cast<uint4>(pack));
+  else
+    store_part(to, false, left, pack);
+}
 
 /// Part y of the rows of a tile of columns. `parts` has for each part a row of statistics.
 template <class Op, class S>
-__global__ void __launch_bounds__(kBlockThreads, kColumnBlocks<S>)
+__global__ void __launch_bounds__(kColumnThreads<S>)
     softmax_columns(S* out, const Inputs<Op, S> in, const Loop<kOperands<Op>> outer,
                     const ColumnAxes<Op> c, typename Op::Stat* parts, Step step, bool log) {
   using C = Computed<S>;
   using Stat = typename Op::Stat;
   constexpr int kN = kPackOf<S>, kInputs = Op::kInputs;
-  __shared__ Stat shared[kBlockThreads];
+  __shared__ Stat shared[kBlockThreads * kN];  // more threads a tile are fewer of a column
   __shared__ Stat joined[kTileThreads * kN];
-  const int t = static_cast<int>(threadIdx.x);
-  const int lane = t / c.threads, lanes = kBlockThreads / c.threads, place = t % c.threads;
+  const int t = static_cast<int>(threadIdx.x), threads = static_cast<int>(blockDim.x);
+  const int lane = t / c.threads, lanes = threads / c.threads, place = t % c.threads;
   const std::uint32_t batch = blockIdx.x / c.tiles;
   const std::int64_t column =
       (static_cast<std::int64_t>(blockIdx.x % c.tiles) * c.threads + place) * kN;
@@ -440,15 +519,15 @@ __global__ void __launch_bounds__(kBlockThreads, kColumnBlocks<S>)
 #pragma unroll 1
     for (std::int64_t turn = 0; turn < turns; ++turn) {
       const std::int64_t first = top + (back ? turns - 1 - turn : turn) * stride;
-      Pack<S, kN> loaded[kFlight][kInputs];
+      uint4 loaded[kFlight][kInputs];
       const auto load = [&](auto&& one) {
 #pragma unroll
         for (int j = 0; j < kFlight; ++j)
 #pragma unroll
           for (int i = 0; i < kInputs; ++i)
-            loaded[j][i] =
+            loaded[j][i] = std::bit_cast<uint4>(
                 one(in.at[i] + offset[i + 1] + column + (first + j * lanes) * c.stride[i + 1], i,
-                    first + j * lanes < end);
+                    first + j * lanes < end));
       };
       // Not a branch for each load, which would have the compiler wait for one before the next.
       if (packs && first + (kFlight - 1) * lanes < end)
@@ -471,48 +550,48 @@ __global__ void __launch_bounds__(kBlockThreads, kColumnBlocks<S>)
       for (int k = 0; k < kN; ++k)
         if (k < left) stat[k] = Op::join(stat[k], mine[part * c.width + k]);
   } else {
-    over_rows(false, [&](std::int64_t, const Pack<S, kN>(&loaded)[kFlight][kInputs]) {
+    over_rows(false, [&](std::int64_t, const uint4(&loaded)[kFlight][kInputs]) {
 #pragma unroll
       for (int k = 0; k < kN; ++k) {
         C x[kInputs][kFlight];
 #pragma unroll
         for (int i = 0; i < kInputs; ++i)
 #pragma unroll
-          for (int j = 0; j < kFlight; ++j) x[i][j] = widen(loaded[j][i].at[k]);
+          for (int j = 0; j < kFlight; ++j) x[i][j] = element<S>(loaded[j][i], k);
         Op::add(stat[k], x, log);
       }
     });
   }
+  // A warp joins what the warps have of a column.
+  const int warp = t / 32, warps = threads / 32, width = c.threads * kN;
 #pragma unroll
   for (int k = 0; k < kN; ++k) {
-    const Stat total = join_columns<Op>(stat[k], c.threads, shared);
-    if (lane == 0) joined[place * kN + k] = total;
+    stat[k] = Op::join_warp(stat[k], c.threads, 32);
+    if (t % 32 < c.threads) shared[warp * width + place * kN + k] = stat[k];
   }
   __syncthreads();
-#pragma unroll
-  for (int k = 0; k < kN; ++k) {
-    stat[k] = joined[place * kN + k];
-    if (step == Step::Statistics) {
-      if (lane == 0 && k < left) mine[blockIdx.y * c.width + k] = stat[k];
-    } else {
-      Op::finish(stat[k], log);
+  for (int i = warp; i < width; i += warps) {
+    Stat total = t % 32 < warps ? shared[t % 32 * width + i] : Op::identity();
+    total = Op::join_warp(total, 1, 32);
+    if (t % 32 > 0) continue;
+    if (step != Step::Statistics) {
+      Op::finish(total, log);
+      joined[i] = total;
+    } else if (i < left + place * kN) {
+      mine[blockIdx.y * c.width + i - place * kN] = total;
     }
   }
   if (step == Step::Statistics) return;
-  over_rows(true, [&](std::int64_t first, const Pack<S, kN>(&loaded)[kFlight][kInputs]) {
+  __syncthreads();
+#pragma unroll
+  for (int k = 0; k < kN; ++k) stat[k] = joined[place * kN + k];
+  over_rows(true, [&](std::int64_t first, const uint4(&loaded)[kFlight][kInputs]) {
 #pragma unroll
     for (int j = 0; j < kFlight; ++j) {
       const std::int64_t row = first + j * lanes;
       if (row >= end) break;
-      Pack<S, kN> made;
-#pragma unroll
-      for (int k = 0; k < kN; ++k) {
-        C x[kInputs];
-#pragma unroll
-        for (int i = 0; i < kInputs; ++i) x[i] = widen(loaded[j][i].at[k]);
-        made.at[k] = convert<S>(Op::result(x, stat[k], log));
-      }
-      store_part(out + offset[0] + column + row * c.stride[0], c.whole[0], left, made);
+      store_past(out + offset[0] + column + row * c.stride[0], c.whole[0], left,
+                 made_of<Op, S>(loaded[j], stat, log));
     }
   });
 }
@@ -542,12 +621,15 @@ void run_rows(const Context& context, const char* name, S* out, const Inputs<Op,
     const bool few = slots * kN <= kFew * 32;
     const int lanes = power_above(ceil_div(slots * kN, few ? kFew : kMany<Op, S>), kMostThreads);
     const int threads = std::max(lanes, kBlockThreads);
+    constexpr int kShort = kFew / kN, kLong = kMany<Op, S> / kN;
+    const auto kernel =
+        aligned ? few ? &softmax_held<Op, S, kShort, true> : &softmax_held<Op, S, kLong, true>
+        : few ? &softmax_held<Op, S, kShort, false>
+                : &softmax_held<Op, S, kLong, false>;
     for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {
-      launch(context, name,
-             few ? &softmax_held<Op, S, kFew / kN> : &softmax_held<Op, S, kMany<Op, S> / kN>,
-             static_cast<unsigned>(ceil_div(part.numel, threads / lanes)),
+      launch(context, name, kernel, static_cast<unsigned>(ceil_div(part.numel, threads / lanes)),
              static_cast<unsigned>(threads), 0, out + offsets[0], moved(in, offsets),
-             Loop<kOperands<Op>>(part), static_cast<int>(n), lanes, aligned, log);
+             Loop<kOperands<Op>>(part), static_cast<int>(n), lanes, log);
     });
     return;
   }
@@ -600,13 +682,15 @@ void run_columns(const Context& context, const char* name, S* out, const Inputs<
   while (c.threads < kTileThreads && c.threads < packs &&
          n * c.threads < kInFlight<Op> * kBlockThreads)
     c.threads *= 2;
-  const std::int64_t lanes = kBlockThreads / c.threads;
+  const int threads =
+      n * c.threads < 4 * kInFlight<Op> * kColumnThreads<S> ? kBlockThreads : kColumnThreads<S>;
+  const std::int64_t lanes = threads / c.threads;
   const std::int64_t tiles = ceil_div(packs, c.threads),
                      blocks = loop.numel / loop.sizes[inner] * tiles;
   const std::int64_t most = n / (2 * kInFlight<Op> * lanes);
-  std::int64_t parts =
-      parts_that_fill(blocks, properties(context.index).multiprocessors * kColumnBlocks<S>,
-                      std::clamp<std::int64_t>(most, 1, kMostParts));
+  std::int64_t parts = parts_that_fill(
+      blocks, properties(context.index).multiprocessors * (kColumnThreads<S> / threads),
+      std::clamp<std::int64_t>(most, 1, kMostParts));
   c.piece = ceil_div(n, parts);
   parts = ceil_div(n, c.piece);
   for (int i = 0; i < kOperands<Op>; ++i) {
@@ -627,8 +711,8 @@ void run_columns(const Context& context, const char* name, S* out, const Inputs<
       const Iteration outer = without(part, inner);
       launch(context, name, &softmax_columns<Op, S>,
              dim3(static_cast<unsigned>(outer.numel * here.tiles), static_cast<unsigned>(parts)),
-             kBlockThreads, 0, to, from, Loop<kOperands<Op>>(outer), here, stats + done * parts,
-             step, log);
+             static_cast<unsigned>(threads), 0, to, from, Loop<kOperands<Op>>(outer), here,
+             stats + done * parts, step, log);
       done += part.numel;
     });
   };
