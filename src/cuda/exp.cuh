@@ -27,7 +27,8 @@ __device__ __forceinline__ double exp_near(double x) {
   double y = kTerms[0];
 #pragma unroll
   for (int i = 1; i < 12; ++i) y = fma(y, r, kTerms[i]);
-  y = __hiloint2double(__double2hiint(y) + (__double2loint(shifted) << 20), __double2loint(y));
+  // A product, for a NaN stays one.
+  y *= __hiloint2double(0x3ff00000 + (__double2loint(shifted) << 20), 0);
   return x < -708 ? 0 : y;
 }
 
