@@ -213,7 +213,7 @@ void run(unsigned reads, const tensor::detail::GradientTarget* out, const Tensor
       if (in[i].tensor)
         tensors[kArity + 1 + i] = in[i].tensor;
       else
-        std::memcpy(k.in[i].number,
+        std::memcpy(&k.in[i].number,
                     Constant(in[i].number, compute_type(wanted(kArity + 1 + i))).bytes, 8);
     }
     if (k.reads & 8) tensors[2 * kArity + 1] = &result;

@@ -76,24 +76,34 @@ struct Block {
 };
 
 template <class Op, int kArity, class S>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads / kPacks<Op, S>)
     forward_dense(void* out, const Sources<kArity> in, std::uint32_t n) {
-  constexpr int kN = kPack<Op, S>;
-  const std::uint32_t i = (blockIdx.x * kThreads + threadIdx.x) * kN;
-  if (i >= n) return;
-  std::int64_t at[kArity + 1];
+  constexpr int kN = kPack<Op, S>, kEach = kPacks<Op, S>, kStep = kThreads / kEach * kN;
+  const std::uint32_t first = blockIdx.x * kThreads * kN + threadIdx.x * kN;
+  if (first >= n) return;
+  Block<Op, S, kN, kArity> block[kEach];
 #pragma unroll
-  for (std::int64_t& each : at) each = i;
-  Block<Op, S, kN, kArity> block;
-  block.load(in, at, 0);
-  const int count = n - i < kN ? static_cast<int>(n - i) : kN;
-  const auto made = block.made(in, 0, count);
-  if (count == kN) {
-    store_pack<kN, Result<Op, S>>(out, i, made);
-  } else {
+  for (int p = 0; p < kEach; ++p) {
+    const std::uint32_t i = first + p * kStep;
+    if (i >= n) break;
+    std::int64_t at[kArity + 1];
 #pragma unroll
-    for (int k = 0; k < kN; ++k)
-      if (k < count) static_cast<Result<Op, S>*>(out)[i + k] = made.at[k];
+    for (std::int64_t& each : at) each = i;
+    block[p].load(in, at, 0);
+  }
+#pragma unroll
+  for (int p = 0; p < kEach; ++p) {
+    const std::uint32_t i = first + p * kStep;
+    if (i >= n) break;
+    const int count = n - i < kN ? static_cast<int>(n - i) : kN;
+    const auto made = block[p].made(in, 0, count);
+    if (count == kN) {
+      store_pack<kN, Result<Op, S>>(out, i, made);
+    } else {
+#pragma unroll
+      for (int k = 0; k < kN; ++k)
+        if (k < count) static_cast<Result<Op, S>*>(out)[i + k] = made.at[k];
+    }
   }
 }
 
@@ -433,8 +443,8 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
         aligned &= is_aligned(sources.at[i].data, tensor::size_of(wanted(i)) * kN);
       if (!aligned) return;
       done = true;
-      launch(context, Op::info.name, &forward_dense<Op, kArity, S>, blocks_for(numel, kN), kThreads,
-             0, out.data(), sources, static_cast<std::uint32_t>(numel));
+      launch(context, Op::info.name, &forward_dense<Op, kArity, S>, blocks_for(numel, kN),
+             kThreads / kPacks<Op, S>, 0, out.data(), sources, static_cast<std::uint32_t>(numel));
     });
     if (done) return;
   }
