@@ -52,6 +52,7 @@ struct Loop {
 
   explicit Loop(const tensor::detail::Iteration& loop, int operands = N)
       : ndim(loop.ndim), numel(static_cast<std::uint32_t>(loop.numel)) {
+    for (int i = 0; i < N; ++i) strides[i][0] = 0;
     for (int d = 0; d < ndim; ++d) {
       sizes[d] = Divider(static_cast<std::uint32_t>(loop.sizes[d]));
       for (int i = 0; i < operands; ++i) strides[i][d] = loop.strides[i][d];
@@ -60,13 +61,15 @@ struct Loop {
   /// Adds to offset[i] where element `at` of operand i lies.
   __device__ __forceinline__ void locate(std::uint32_t at, std::int64_t (&offset)[N]) const {
 #pragma unroll 1
-    for (int d = ndim - 1; d >= 0; --d) {
+    for (int d = ndim - 1; d > 0; --d) {
       const std::uint32_t outer = sizes[d].divide(at);
       const std::int64_t index = at - outer * sizes[d].divisor;
       at = outer;
 #pragma unroll
       for (int i = 0; i < N; ++i) offset[i] += index * strides[i][d];
     }
+#pragma unroll
+    for (int i = 0; i < N; ++i) offset[i] += std::int64_t{at} * strides[i][0];
   }
 };
 

@@ -323,12 +323,7 @@ __global__ void __launch_bounds__(kThreads)
     if (i >= loop.numel) return;
     count = kGroup;
     std::int64_t offset[kArity + 1] = {};
-    if (loop.ndim == 1) {
-#pragma unroll
-      for (int o = 0; o <= kArity; ++o) offset[o] = i * loop.strides[o][0];
-    } else {
-      loop.locate(i, offset);
-    }
+    loop.locate(i, offset);
 #pragma unroll
     for (int o = 0; o <= kArity; ++o)
 #pragma unroll
