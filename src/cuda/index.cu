@@ -90,6 +90,30 @@ __global__ void __launch_bounds__(kThreads)
     if (first + k * kThreads < n) out[first + k * kThreads] = found[k];
 }
 
+constexpr int kRowWidth = 64, kRowsOfBlock = kThreads / 32;
+constexpr std::int64_t kMostColumns = 65535;  // of a grid
+
+/// A warp takes kRowWidth units of a row, which an entry of the index chooses.
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    pick_rows(T* out, const T* x, const std::int64_t* index, const Positions positions,
+              const Divider count, std::uint32_t rows, std::uint32_t width) {
+  const std::uint32_t row = blockIdx.x * kRowsOfBlock + threadIdx.x / 32;
+  if (row >= rows) return;
+  const std::uint32_t outer = count.divide(row);
+  const std::int64_t from = outer * positions.size + positions(index[row - outer * count.divisor]);
+  x += from * width;
+  out += std::int64_t{row} * width;
+  const std::uint32_t first = blockIdx.y * kRowWidth + threadIdx.x % 32;
+  T found[kRowWidth / 32];
+#pragma unroll
+  for (int k = 0; k < kRowWidth / 32; ++k)
+    if (first + k * 32 < width) found[k] = x[first + k * 32];
+#pragma unroll
+  for (int k = 0; k < kRowWidth / 32; ++k)
+    if (first + k * 32 < width) out[first + k * 32] = found[k];
+}
+
 /// f(Tag<T>()) for the widest type that `bytes` are a multiple of and that may stand at both.
 template <class F>
 void visit_units(std::int64_t bytes, const void* a, const void* b, F&& f) {
@@ -435,6 +459,15 @@ void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
     constexpr auto kSize = static_cast<std::int64_t>(sizeof(Unit));
     axes.inner = axes.inner * size / kSize;
     const auto n = static_cast<std::int64_t>(out.numel()) * size / kSize;
+    const std::int64_t rows = n / axes.inner, columns = ceil_div(axes.inner, kRowWidth);
+    if (axes.inner >= 32 && rows <= kLaunchElements && columns <= kMostColumns)
+      return launch(
+          context, op, &pick_rows<Unit>,
+          dim3(static_cast<unsigned>(ceil_div(rows, kRowsOfBlock)), static_cast<unsigned>(columns)),
+          kThreads, 0, static_cast<Unit*>(out.data()), static_cast<const Unit*>(source.data()),
+          static_cast<const std::int64_t*>(index.data()), Positions(context, op, axes.size),
+          Divider(static_cast<std::uint32_t>(index.numel())), static_cast<std::uint32_t>(rows),
+          static_cast<std::uint32_t>(axes.inner));
     launch(context, op, &pick<Unit>, blocks_for(n), kThreads, 0, static_cast<Unit*>(out.data()),
            static_cast<const Unit*>(source.data()), Cells(context, op, axes, index, false), n, 1u);
   });
