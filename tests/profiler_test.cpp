@@ -174,13 +174,13 @@ TEST(Profiler, EveryEntryOfTheTableIsRecorded) {
   rand(generator, {2}), randn(generator, 0, 1, {2}), permutation(generator, 4), Tensor({1.0F}, {1});
   cumsum(a, 0), argsort(a, 0, false), nonzero(a), prod(a), min(a), argmin(a, 0);
   gather(a, 0, index), scatter(a, 0, index, a), scatter_add(a, 0, index, a);
-  solve(a, a), inv(a), cholesky(a), det(a), slogdet(a);
+  solve(a, a), inv(a), cholesky(a), det(a), slogdet(a), cat({a, a});
   profiler.stop();
   const std::vector<ProfileEvent> events = profiler.events();
   for (const char* name :
        {"rand", "randn",    "random_words", "cumsum",  "argsort", "count_nonzero", "nonzero",
         "prod", "min",      "argmin",       "gather",  "scatter", "scatter_add",   "solve",
-        "inv",  "cholesky", "det",          "slogdet", "upload",  "copy"})
+        "inv",  "cholesky", "det",          "slogdet", "upload",  "copy",          "cat"})
     EXPECT_FALSE(named(events, name).empty()) << name;
   // No function of the table is left out, nor left as it is.
   constexpr std::size_t kEntries = sizeof(tensor::detail::Backend) / sizeof(void (*)());

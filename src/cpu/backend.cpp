@@ -52,6 +52,7 @@ const tensor::detail::Backend backend = {
     .forward = &forward,
     .backward = &backward,
     .copy = &copy,
+    .cat = &cat,
     .upload = &upload,
     .download = &download,
     .fetch = [](const Tensor& to, const Tensor& from,

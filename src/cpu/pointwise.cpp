@@ -3,6 +3,7 @@
 #include "cpu/backend.hpp"
 #include "cpu/block_loop.hpp"
 #include "ops/pointwise_run.hpp"
+#include "tensor/access.hpp"
 #include "tensor/checks.hpp"
 #include "tensor/constant.hpp"
 
@@ -273,6 +274,10 @@ void copy(const Tensor& to, const Tensor& from) {
       {static_cast<std::byte*>(from.data()), from.type(), compute, false, false},
   };
   run_blocks(Iteration(to.shape(), strides, true), operands, 2, kChunk, nullptr, nullptr);
+}
+
+void cat(const Tensor& out, const std::vector<Tensor>& parts, int axis) {
+  tensor::detail::for_places(out, parts, axis, copy);
 }
 
 void fill(const Tensor& to, Number value) {

@@ -114,6 +114,7 @@ const tensor::detail::Backend backend = {
     .forward = &forward,
     .backward = &backward,
     .copy = &copy,
+    .cat = &cat,
     .upload = &upload,
     .download = &download,
     .fetch = &fetch,

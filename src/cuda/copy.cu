@@ -1,5 +1,6 @@
 #include <cstring>
 
+#include "cpu/axes.hpp"
 #include "cuda/backend.hpp"
 #include "cuda/launch.cuh"
 #include "cuda/types.cuh"
@@ -344,6 +345,90 @@ void copy(const Tensor& to, const Tensor& from) {
                          static_cast<const void*>(place(from, 1)), from.type(), Loop<2>(part));
               });
             });
+}
+
+namespace {
+
+/// Dense tensors whose rows lie side by side in another one's.
+template <class T>
+struct Parts {
+  static constexpr int kMost = 8;
+  int count = 0;
+  const T* from[kMost];
+  std::uint32_t start[kMost + 1] = {};  // of a row
+};
+
+template <class T>
+__global__ void __launch_bounds__(kThreads)
+    join(T* to, const __grid_constant__ Parts<T> parts, const Divider width, std::int64_t to_row,
+         std::uint32_t n) {
+  constexpr int kFlight = sizeof(T) < 16 ? 4 : 1;
+  const std::uint32_t first = blockIdx.x * kFlight * kThreads + threadIdx.x;
+  T v[kFlight];
+  std::int64_t at[kFlight];
+#pragma unroll
+  for (int p = 0; p < kFlight; ++p) {
+    const std::uint32_t i = first + p * kThreads;
+    if (i >= n) break;
+    const std::uint32_t row = width.divide(i), column = i - row * width.divisor;
+    int part = 0;
+    for (int k = 1; k < parts.count; ++k) part += column >= parts.start[k];
+    const std::uint32_t start = parts.start[part];
+    const std::int64_t from_row = parts.start[part + 1] - start;
+    v[p] = parts.from[part][row * from_row + (column - start)];
+    at[p] = row * to_row + column;
+  }
+#pragma unroll
+  for (int p = 0; p < kFlight; ++p)
+    if (first + p * kThreads < n) to[at[p]] = v[p];
+}
+
+/// Parts in units of T, `outer` rows of which there are.
+template <class T>
+void join_parts(const Context& context, const Tensor& out, const std::vector<Tensor>& parts,
+                std::int64_t outer) {
+  const auto units = [&](const Tensor& t) {
+    return static_cast<std::int64_t>(t.numel() * tensor::size_of(t.type()) / sizeof(T)) / outer;
+  };
+  auto* to = static_cast<T*>(out.data());
+  Parts<T> joined;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const std::int64_t end = joined.start[joined.count] + units(parts[i]);
+    joined.from[joined.count++] = static_cast<const T*>(parts[i].data());
+    joined.start[joined.count] = static_cast<std::uint32_t>(end);
+    if (joined.count < Parts<T>::kMost && i + 1 < parts.size()) continue;
+    if (end > 0)
+      launch(context, "cat", &join<T>, blocks_for(ceil_div(outer * end, sizeof(T) < 16 ? 4 : 1)),
+             kThreads, 0, to, joined, Divider(static_cast<std::uint32_t>(end)), units(out),
+             static_cast<std::uint32_t>(outer * end));
+    to += end;
+    joined = Parts<T>();
+  }
+}
+
+}  // namespace
+
+void cat(const Tensor& out, const std::vector<Tensor>& parts, int axis) {
+  if (out.numel() == 0) return;
+  const std::int64_t outer = cpu::Axes(out.shape(), axis).outer;
+  bool dense = true;
+  // What is a multiple of as many bytes as all of these are is made of such units.
+  auto bits = reinterpret_cast<std::uintptr_t>(out.data());
+  for (const Tensor& part : parts) {
+    dense &= part.is_contiguous();
+    bits |= part.numel() * tensor::size_of(part.type()) / static_cast<std::size_t>(outer);
+    if (part.numel() > 0) bits |= reinterpret_cast<std::uintptr_t>(part.data());
+  }
+  const std::size_t unit = std::min<std::size_t>(bits & -bits, 16);
+  const std::size_t bytes = out.numel() * tensor::size_of(out.type());
+  if (!dense || bytes / unit > static_cast<std::size_t>(kLaunchElements))
+    return tensor::detail::for_places(out, parts, axis, copy);
+  const Context context(out.device());
+  if (unit == 16) return join_parts<uint4>(context, out, parts, outer);
+  if (unit == 8) return join_parts<std::uint64_t>(context, out, parts, outer);
+  if (unit == 4) return join_parts<std::uint32_t>(context, out, parts, outer);
+  if (unit == 2) return join_parts<std::uint16_t>(context, out, parts, outer);
+  join_parts<std::uint8_t>(context, out, parts, outer);
 }
 
 namespace {

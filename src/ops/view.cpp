@@ -136,12 +136,7 @@ Tensor Cat::forward(const std::vector<Tensor>& list) const {
   shape[a] = 0;
   for (const Tensor& t : list) shape[a] += t.shape().dim(axis);
   Tensor out = tensor::detail::allocate(Shape(shape), list.front().type(), list.front().device());
-  std::int64_t start = 0;
-  for (const Tensor& t : list) {
-    const std::int64_t length = t.shape().dim(axis);
-    backend(out.device()).copy(narrow(out, axis, start, length), t);
-    start += length;
-  }
+  backend(out.device()).cat(out, list, axis);
   return out;
 }
 

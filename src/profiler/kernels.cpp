@@ -87,6 +87,12 @@ void copy(const Tensor& to, const Tensor& from) {
   scope->copy(to, from);
 }
 
+void cat(const Tensor& out, const std::vector<Tensor>& parts, int axis) {
+  KernelScope scope("cat", out.type(), {&out});
+  for (const Tensor& part : parts) scope.use(&part);
+  scope->cat(out, parts, axis);
+}
+
 void upload(const Tensor& to, const void* from, std::size_t bytes) {
   const KernelScope scope("upload", to.type(), {&to});
   scope->upload(to, from, bytes);
@@ -333,6 +339,7 @@ constexpr Backend kRecordingBackend = {
     .forward = &forward,
     .backward = &backward,
     .copy = &copy,
+    .cat = &cat,
     .upload = &upload,
     .download = &download,
     .fetch = &fetch,

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <utility>
+#include <vector>
 
 #include "lamppp/tensor/tensor.hpp"
 
@@ -38,6 +40,16 @@ inline IntList dense_strides(const Shape& shape) noexcept {
     step *= static_cast<std::int64_t>(shape[i]);
   }
   return strides;
+}
+
+/// f(place, part) for parts that lie one after another along an axis of `out`.
+template <class F>
+void for_places(const Tensor& out, const std::vector<Tensor>& parts, int axis, F&& f) {
+  std::int64_t offset = 0;
+  for (const Tensor& part : parts) {
+    f(TensorAccess::view(out, offset, part.shape(), out.strides()), part);
+    offset += part.shape().dim(axis) * out.strides()[static_cast<std::size_t>(axis)];
+  }
 }
 
 /// A dense tensor without values, on any device. Throws ShapeError where the byte count overflows.

@@ -63,6 +63,8 @@ struct Backend {
   /// to = from, cast; both may be strided, shapes agree. `from` is on this device, or dense, of the
   /// same type and on another one of this kind.
   void (*copy)(const Tensor& to, const Tensor& from);
+  /// out, which is dense, = the parts of its type, one after another along the axis.
+  void (*cat)(const Tensor& out, const std::vector<Tensor>& parts, int axis);
   /// Copies between host memory and this device: both dense, same type.
   void (*upload)(const Tensor& to, const void* from, std::size_t bytes);
   void (*download)(void* to, const Tensor& from, std::size_t bytes);
