@@ -94,7 +94,7 @@ using Result = std::conditional_t<Op::info.promote == Promote::Compare, bool, S>
 
 /// Whether the op's functions of halves are others than those of floats.
 template <class Op, class S>
-inline constexpr bool kNarrows = kIsHalf<S>&& [] {
+inline constexpr bool kNarrows = kIsHalf<S> && [] {
   const auto is_one_of = []<class... Ops>(Ops...) { return (std::is_same_v<Op, Ops> || ...); };
   return is_one_of(Pow(), Remainder(), Log(), Log1p(), Sin(), Cos(), Tanh(), Erf(), Sigmoid(),
                    Silu(), Gelu());
@@ -107,12 +107,22 @@ inline constexpr bool kTakes = kIsFloating<S> ||
 
 /// Whether there are elements of S that the op has no answer for, as the second operand.
 template <class Op, class S>
-inline constexpr bool kRefuses =
-    !kIsFloating<S> && (std::is_same_v<Op, Pow> || std::is_same_v<Op, Remainder>);
+inline constexpr bool kRefuses = !kIsFloating<S> &&
+                                 (std::is_same_v<Op, Pow> || std::is_same_v<Op, Remainder>);
 template <class Op, class S>
 __device__ __forceinline__ bool is_refused(S b) {
   return std::is_same_v<Op, Pow> ? b < S{0} : b == S{0};
 }
+
+/// One operand of a kernel: memory, or where that is null a number.
+struct Source {
+  const void* data = nullptr;
+  std::uint32_t number[2];  // as words: bytes would be put together one by one
+  template <class T>
+  __device__ __forceinline__ T constant() const {
+    return *reinterpret_cast<const T*>(number);
+  }
+};
 
 template <int N, class S>
 __device__ __forceinline__ Pack<S, N> load_pack(const void* from, std::int64_t at) {
@@ -139,16 +149,6 @@ __device__ __forceinline__ S from_bits(Word bits) {
     return __builtin_bit_cast(S, static_cast<Bits<sizeof(S)>>(bits));
 }
 
-/// One operand of a kernel: memory, or where that is null a number.
-struct Source {
-  const void* data = nullptr;
-  std::uint32_t number[2];
-  template <class T>
-  __device__ __forceinline__ T constant() const {
-    return *reinterpret_cast<const T*>(number);
-  }
-};
-
 /// kN elements of an operand. They are kept as words until they are computed with, so that the
 /// loads of all operands are under way before anything waits for one.
 template <class S, int kN, bool kMayBeNumber = true>
@@ -165,8 +165,7 @@ class Values {
     if (repeats)
       words_.at[0] = static_cast<const Bits<sizeof(S)>*>(from.data)[i];
     else
-      words_ =
-          *reinterpret_cast<const Pack<Word, kN / kEach>*>(static_cast<const S*>(from.data) + i);
+      words_ = *reinterpret_cast<const Pack<Word, kN / kEach>*>(static_cast<const S*>(from.data) + i);
   }
   /// A pack that is at hand.
   __device__ __forceinline__ void set(const Pack<Bits<sizeof(S)>, kN>& pack) {
@@ -189,7 +188,7 @@ class Values {
 
  private:
   static constexpr int kBytes = static_cast<int>(sizeof(S)) * kN;
-  using Word = Bits < sizeof(S) >= 4 ? static_cast<int>(sizeof(S)) : kBytes<4 ? kBytes : 4>;
+  using Word = Bits<sizeof(S) >= 4 ? static_cast<int>(sizeof(S)) : kBytes < 4 ? kBytes : 4>;
   static constexpr int kEach = static_cast<int>(sizeof(Word) / sizeof(S));
   /// A number that no element is: of a half's op it is a float.
   static constexpr bool kWideNumber = kMayBeNumber && kIsHalf<S>;
