@@ -1,5 +1,6 @@
 #include "cuda/backend.hpp"
 #include "cuda/lanes.cuh"
+#include "cuda/overlap.cuh"
 
 namespace lmp::cuda {
 
@@ -8,20 +9,21 @@ using tensor::detail::GradientTarget;
 namespace {
 
 // Note [Normalisation on the GPU]
-// A warp or a block has one row, and keeps the first kHeld packs of each thread in registers; wider
-// rows are read again. Rows of a sum are added up on the way, as they are rounded. In the backward
-// pass the threads of few blocks go over many rows and add up the gradients of weight and bias for
-// their columns in registers; what blocks have found is joined by a small kernel, in an order that
-// the shape and the number of multiprocessors give. Rows that do not fit registers get those
-// gradients from a pass of its own.
+// The threads of few blocks go over many rows, and have the next rows on their way into shared
+// memory while they work on one. A warp or a block shares a row, and keeps the first kPacks packs
+// of each thread in registers; what is left of wider rows is read again. Weights that are narrow
+// enough lie in shared memory. Rows of a sum are added up on the way, as they are rounded. In the
+// backward pass threads add up the gradients of weight and bias for their columns in registers;
+// what blocks have found is joined by a small kernel, in an order that the shape and the GPU's
+// properties give. Rows that do not fit registers get those gradients from a pass of its own. It
+// goes from the last row to the first, as what other kernels have read or written last may still be
+// in the cache.
 
 constexpr int kWarp = 32, kBlock = 256, kWide = 512;  // threads that share a row
 
+// Packs of a thread that shares a row with a warp or a block.
 template <class S>
 constexpr int kHeld = kIsHalf<S> ? 4 : 8;
-// Less of each row where registers hold sums as well.
-template <class S, int kGroup>
-constexpr int kKept = kGroup == kWarp ? kHeld<S> : kHeld<S> / 2;
 
 template <class S>
 struct Rows {
@@ -43,107 +45,225 @@ __device__ __forceinline__ Pack<S, kN> pack_at(const S* row, std::int64_t pack) 
   return reinterpret_cast<const Pack<S, kN>*>(row)[pack];
 }
 
-__device__ __forceinline__ void prefetch(const void* from) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(from));
+template <class S, int kN>
+__device__ __forceinline__ void put_pack(S* row, std::int64_t pack, const Pack<S, kN>& value) {
+  reinterpret_cast<Pack<S, kN>*>(row)[pack] = value;
 }
 
-/// Rows of x, or with kSum of x + residual.
-template <class S, int kN, int kGroup, bool kSum>
-__global__ void __launch_bounds__(kBlock) normalize_rows(const Rows<S> a) {
-  using C = Computed<S>;
-  constexpr int kRows = kBlock / kGroup;
-  const int lane = static_cast<int>(threadIdx.x) % kGroup;
-  const std::int64_t packs = a.columns / kN;
-  const C count = static_cast<C>(a.columns);
-  for (std::int64_t first = std::int64_t{blockIdx.x} * kRows; first < a.rows;
-       first += std::int64_t{gridDim.x} * kRows) {
-    const std::int64_t row = first + threadIdx.x / kGroup;
-    const bool here = row < a.rows;
-    const std::int64_t begin = row * a.columns;
-    const auto add = [&](const Pack<S, kN>& pack, const Pack<S, kN>& more, std::int64_t at) {
-      Pack<S, kN> sum;
+/// How threads share a row: kPacks packs each that are kGroup apart, all of which are there if
+/// kFull.
+template <int kGroup_, int kPacks_, bool kFull_>
+struct Share {
+  static constexpr int kGroup = kGroup_, kPacks = kPacks_;
+  static constexpr bool kFull = kFull_;
+};
+
+/// Whether packs are large enough to be copied beside the computation; else threads wait for what
+/// they read, and more blocks are at work.
+template <class S, int kN>
+constexpr bool kCopies = sizeof(Pack<S, kN>) >= 4;
+
+/// A thread's share of the rows that come next, of kOperands arrays each, and with kStats their
+/// stats.
+template <class S, int kN, class Share, int kOperands, bool kStats>
+class NextRows {
+  using P = Pack<S, kN>;
+  using Stats = Pack<Computed<S>, 2>;
+  static constexpr int kSlots = kOperands * Share::kPacks;  // of a row
+  static constexpr bool kSmall = Share::kGroup == kWarp || kSlots <= 6;
+
+ public:
+  static constexpr int kRows = kIsHalf<S> && kCopies<S, kN> && kSmall ? 2 : 1;
+  /// Of shared memory.
+  static constexpr int kBytesPerThread =
+      kRows * static_cast<int>(kSlots * sizeof(P) + (kStats ? sizeof(Stats) : 0));
+
+  __device__ __forceinline__ NextRows(std::byte* shared, std::int64_t packs)
+      : lane_(threadIdx.x % Share::kGroup) {
+    const int group = static_cast<int>(threadIdx.x) / Share::kGroup;
+    packs_ = reinterpret_cast<P*>(shared) + group * kRows * kSlots * Share::kGroup + lane_;
+    stats_ =
+        reinterpret_cast<Stats*>(shared + blockDim.x * kRows * kSlots * sizeof(P)) + threadIdx.x;
+    constexpr int kMost = Share::kPacks * Share::kGroup;
+    left_ = static_cast<int>((packs < kMost ? packs : kMost) - lane_);
+  }
+  /// Whether the row has the thread's pack p.
+  __device__ __forceinline__ bool has(int p) const {
+    return Share::kFull || p * Share::kGroup < left_;
+  }
+  /// Begins to copy a row; in turn with take().
+  __device__ __forceinline__ void begin(bool exists, const S* const (&rows)[kOperands],
+                                        const Computed<S>* stats = nullptr) {
+    if (exists) {
+      if constexpr (kStats) begin_copy(stats_at(), reinterpret_cast<const Stats*>(stats));
 #pragma unroll
-      for (int i = 0; i < kN; ++i) sum.at[i] = convert<S>(widen(pack.at[i]) + widen(more.at[i]));
-      store_whole(a.sum + begin + at * kN, sum);
+      for (int o = 0; o < kOperands; ++o) {
+        const P* const from = reinterpret_cast<const P*>(rows[o]) + lane_;
+        from_[o] = from;
+        if constexpr (kCopies<S, kN>)
+#pragma unroll
+          for (int p = 0; p < Share::kPacks; ++p)
+            if (has(p)) begin_copy(slot(o, p), from + p * Share::kGroup);
+      }
+    }
+    close_group();
+    turn_ = turn_ + 1 == kRows ? 0 : turn_ + 1;
+  }
+  /// The row begun kRows ago, once it is there.
+  __device__ __forceinline__ void take(P (&to)[kOperands][Share::kPacks]) const {
+    wait_for_groups<kRows - 1>();
+#pragma unroll
+    for (int p = 0; p < Share::kPacks; ++p)
+      if (has(p))
+#pragma unroll
+        for (int o = 0; o < kOperands; ++o)
+          to[o][p] = kCopies<S, kN> ? *slot(o, p) : from_[o][p * Share::kGroup];
+  }
+  /// The stats of the row that was taken, before the next begin().
+  __device__ __forceinline__ Stats stats() const { return *stats_at(); }
+
+ private:
+  __device__ __forceinline__ P* slot(int operand, int p) const {
+    return packs_ + turn_ * kSlots * Share::kGroup + (operand * Share::kPacks + p) * Share::kGroup;
+  }
+  __device__ __forceinline__ Stats* stats_at() const {
+    return stats_ + turn_ * static_cast<int>(blockDim.x);
+  }
+  P* packs_;
+  Stats* stats_;
+  const P* from_[kOperands];
+  std::int64_t lane_;
+  int left_, turn_ = 0;
+};
+
+// Blocks of the forward kernel that a multiprocessor has room for.
+template <class S, class Share>
+constexpr int kForwardBlocks = kIsHalf<S> ? (Share::kGroup == kWarp ? 4 : 2) : 2;
+
+template <class S, int kN, class Share, bool kSum>
+using NextInputs = NextRows<S, kN, Share, kSum ? 2 : 1, false>;
+
+/// Rows of x, or with kSum of x + residual.
+template <class S, int kN, class Share, bool kSum>
+__global__ void __launch_bounds__(kBlock, kForwardBlocks<S, Share>)
+    normalize_rows(const Rows<S> a) {
+  using C = Computed<S>;
+  using P = Pack<S, kN>;
+  constexpr int kGroup = Share::kGroup, kPacks = Share::kPacks;
+  extern __shared__ uint4 shared[];
+  wait_for_earlier();
+  const std::int64_t lane = threadIdx.x % kGroup;
+  const int groups = kGroup == kWarp ? static_cast<int>(blockDim.x) / kGroup : 1;
+  const std::int64_t packs = a.columns / kN, step = std::int64_t{gridDim.x} * groups;
+  const C count = static_cast<C>(a.columns);
+  NextInputs<S, kN, Share, kSum> next(reinterpret_cast<std::byte*>(shared), packs);
+  const auto begin = [&](std::int64_t row) {
+    const std::int64_t at = row * a.columns;
+    if constexpr (kSum)
+      next.begin(row < a.rows, {a.x + at, a.residual + at});
+    else
+      next.begin(row < a.rows, {a.x + at});
+  };
+  // Neighbouring rows go to different blocks, so that none has many more.
+  std::int64_t row = blockIdx.x + std::int64_t{gridDim.x} * (threadIdx.x / kGroup);
+  for (int i = 0; i < next.kRows; ++i) begin(row + i * step);
+  constexpr bool kKeeps = kGroup == kWarp;
+  P* const weights = reinterpret_cast<P*>(reinterpret_cast<std::byte*>(shared) +
+                                          blockDim.x * next.kBytesPerThread);
+  P* const biases = weights + packs;
+  if constexpr (kKeeps) {
+    for (std::int64_t p = threadIdx.x; p < packs; p += blockDim.x) {
+      weights[p] = pack_at<S, kN>(a.weight, p);
+      if (a.bias) biases[p] = pack_at<S, kN>(a.bias, p);
+    }
+    __syncthreads();
+  }
+  for (; row < a.rows; row += step) {
+    const std::int64_t start = row * a.columns;
+    const auto add = [&](const P& pack, const P& more, std::int64_t at) {
+      const auto x = widen(pack), y = widen(more);
+      P sum;
+#pragma unroll
+      for (int i = 0; i < kN; ++i) sum.at[i] = convert<S>(x.at[i] + y.at[i]);
+      store_whole(a.sum + start + at * kN, sum);
       return sum;
     };
-    Pack<S, kN> held[kHeld<S>];
+    P held[kSum ? 2 : 1][kPacks];
+    next.take(held);
+    begin(row + next.kRows * step);
+    if constexpr (kSum)
 #pragma unroll
-    for (int p = 0; p < kHeld<S>; ++p)
-      if (const std::int64_t at = lane + p * kGroup; here && at < packs)
-        held[p] = pack_at<S, kN>(a.x + begin, at);
-    if constexpr (kSum) {
-      Pack<S, kN> more[kHeld<S>];
-#pragma unroll
-      for (int p = 0; p < kHeld<S>; ++p)
-        if (const std::int64_t at = lane + p * kGroup; here && at < packs)
-          more[p] = pack_at<S, kN>(a.residual + begin, at);
-#pragma unroll
-      for (int p = 0; p < kHeld<S>; ++p)
-        if (const std::int64_t at = lane + p * kGroup; here && at < packs)
-          held[p] = add(held[p], more[p], at);
-    }
+      for (int p = 0; p < kPacks; ++p)
+        if (next.has(p)) held[0][p] = add(held[0][p], held[1][p], lane + p * kGroup);
     bool summed = !kSum;  // what is not held, too
-    const S* const from = (kSum ? a.sum : a.x) + begin;
+    const S* const from = (kSum ? a.sum : a.x) + start;
     const auto each = [&](auto&& f) {
 #pragma unroll
-      for (int p = 0; p < kHeld<S>; ++p)
-        if (const std::int64_t at = lane + p * kGroup; here && at < packs) f(held[p], at);
-      for (std::int64_t at = lane + kHeld<S> * kGroup; here && at < packs; at += kGroup)
-        f(summed ? pack_at<S, kN>(from, at)
-                 : add(pack_at<S, kN>(a.x + begin, at), pack_at<S, kN>(a.residual + begin, at), at),
-          at);
-      summed = true;
+      for (int p = 0; p < kPacks; ++p)
+        if (next.has(p)) f(held[0][p], lane + p * kGroup);
+      if constexpr (kGroup > kWarp) {
+        for (std::int64_t at = lane + kPacks * kGroup; at < packs; at += kGroup)
+          f(summed
+                ? pack_at<S, kN>(from, at)
+                : add(pack_at<S, kN>(a.x + start, at), pack_at<S, kN>(a.residual + start, at), at),
+            at);
+        summed = true;
+      }
     };
     C mean{};
     if (a.centered) {
       C sum{};
-      each([&](const Pack<S, kN>& pack, std::int64_t) {
+      each([&](const P& pack, std::int64_t) {
+        const auto x = widen(pack);
         C part{};
 #pragma unroll
-        for (int i = 0; i < kN; ++i) part += widen(pack.at[i]);
+        for (int i = 0; i < kN; ++i) part += x.at[i];
         sum += part;
       });
       mean = sum_group<kGroup>(sum) / count;
     }
     C squares{};
-    each([&](const Pack<S, kN>& pack, std::int64_t) {
+    each([&](const P& pack, std::int64_t) {
+      const auto x = widen(pack);
       C part{};
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
-        const C d = widen(pack.at[i]) - mean;
+        const C d = x.at[i] - mean;
         part += d * d;
       }
       squares += part;
     });
     const C scale = 1 / sqrt(sum_group<kGroup>(squares) / count + a.eps);
-    if (here && lane == 0) {
+    if (lane == 0) {
       a.stats[2 * row] = mean;
       a.stats[2 * row + 1] = scale;
     }
-    S* const out = a.out + row * a.columns;
-    each([&](const Pack<S, kN>& pack, std::int64_t at) {
-      const auto weight = pack_at<S, kN>(a.weight, at);
-      Pack<S, kN> bias, made;
-      if (a.bias) bias = pack_at<S, kN>(a.bias, at);
+    S* const out = a.out + start;
+    each([&](const P& pack, std::int64_t at) {
+      const auto x = widen(pack);
+      P made;
+      const auto weight = widen(kKeeps ? weights[at] : pack_at<S, kN>(a.weight, at));
+      Pack<C, kN> bias;
+      if (a.bias) bias = widen(kKeeps ? biases[at] : pack_at<S, kN>(a.bias, at));
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
-        C v = (widen(pack.at[i]) - mean) * scale * widen(weight.at[i]);
-        if (a.bias) v += widen(bias.at[i]);
+        C v = (x.at[i] - mean) * scale * weight.at[i];
+        if (a.bias) v += bias.at[i];
         made.at[i] = convert<S>(v);
       }
-      reinterpret_cast<Pack<S, kN>*>(out)[at] = made;
+      put_pack(out, at, made);
     });
   }
 }
 
-template <int kGroup>
-constexpr int kBackwardThreads = kGroup == kWarp ? 128 : kGroup;
-// Blocks of the backward kernel that a multiprocessor has room for.
-template <int kGroup>
-constexpr int kBackwardBlocks = kGroup == kWarp    ? 3
-                                : kGroup == kBlock ? 2
-                                                   : 1;
+// Threads of a block of the backward kernel at most, as registers allow, and blocks of a
+// multiprocessor.
+template <class S, class Share>
+constexpr int kBackwardThreads = Share::kGroup != kWarp            ? Share::kGroup
+                                 : kIsHalf<S>&& Share::kPacks <= 3 ? 512
+                                                                   : 384;
+template <class S, int kN, class Share>
+constexpr int kBackwardBlocks = (Share::kGroup == kBlock ? 2 : 1) * (kCopies<S, kN> ? 1 : 2);
 
 /// Sums over some of the rows: [part][of weight, of bias][columns].
 template <class C>
@@ -154,64 +274,74 @@ struct Parts {
   }
 };
 
+/// x, the gradient, and what is added to.
+template <class S, int kN, class Share, bool kAdds>
+using NextGradients = NextRows<S, kN, Share, kAdds ? 3 : 2, true>;
+
 /// The gradient of x into a.out, unless that is null, or with kAdds added to it; if kSums, of rows
 /// that fit registers, those of weight and bias too.
-template <class S, int kN, int kGroup, bool kSums, bool kAdds>
-__global__ void __launch_bounds__(kBackwardThreads<kGroup>, kBackwardBlocks<kGroup>)
+template <class S, int kN, class Share, bool kSums, bool kAdds>
+__global__ void __launch_bounds__(kBackwardThreads<S, Share>, (kBackwardBlocks<S, kN, Share>))
     normalize_rows_backward(const Rows<S> a, const Parts<Computed<S>> parts) {
   using C = Computed<S>;
-  constexpr int kThreads = kBackwardThreads<kGroup>, kRows = kThreads / kGroup;
-  constexpr int kPacks = kKept<S, kGroup>;
-  const int lane = static_cast<int>(threadIdx.x) % kGroup;
+  using P = Pack<S, kN>;
+  constexpr int kGroup = Share::kGroup, kPacks = Share::kPacks;
+  extern __shared__ uint4 shared[];
+  wait_for_earlier();
+  const std::int64_t lane = threadIdx.x % kGroup;
   const int group = static_cast<int>(threadIdx.x) / kGroup;
-  const std::int64_t packs = a.columns / kN;
+  const int groups = kGroup == kWarp ? static_cast<int>(blockDim.x) / kGroup : 1;
+  const std::int64_t packs = a.columns / kN, step = std::int64_t{gridDim.x} * groups;
   const C count = static_cast<C>(a.columns);
+  NextGradients<S, kN, Share, kAdds> next(reinterpret_cast<std::byte*>(shared), packs);
+  const auto begin = [&](std::int64_t row) {
+    const std::int64_t at = row * a.columns;
+    const C* const stats = a.stats + 2 * row;
+    if constexpr (kAdds)
+      next.begin(row >= 0, {a.x + at, a.gradient + at, a.out + at}, stats);
+    else
+      next.begin(row >= 0, {a.x + at, a.gradient + at}, stats);
+  };
+  // Neighbouring rows go to different blocks here, too.
+  std::int64_t row = a.rows - 1 - blockIdx.x - std::int64_t{gridDim.x} * group;
+  for (int i = 0; i < next.kRows; ++i) begin(row - i * step);
+  P* const weights = reinterpret_cast<P*>(reinterpret_cast<std::byte*>(shared) +
+                                          blockDim.x * next.kBytesPerThread);
+  if constexpr (kSums) {
+    for (std::int64_t p = threadIdx.x; p < packs; p += blockDim.x)
+      weights[p] = pack_at<S, kN>(a.weight, p);
+    __syncthreads();
+  }
+  const auto weight_at = [&](std::int64_t at) {
+    return widen(kSums ? weights[at] : pack_at<S, kN>(a.weight, at));
+  };
   C weight_sums[kSums ? kPacks : 1][kN] = {}, bias_sums[kSums ? kPacks : 1][kN] = {};
-  for (std::int64_t first = std::int64_t{blockIdx.x} * kRows; first < a.rows;
-       first += std::int64_t{gridDim.x} * kRows) {
-    const std::int64_t row = first + group;
-    const bool here = row < a.rows;
-    const S* const x = a.x + row * a.columns;
-    const S* const g = a.gradient + row * a.columns;
-    Pack<S, kN> held_x[kPacks], held_g[kPacks];
-#pragma unroll
-    for (int p = 0; p < kPacks; ++p)
-      if (const std::int64_t at = lane + p * kGroup; here && at < packs) {
-        held_x[p] = pack_at<S, kN>(x, at);
-        held_g[p] = pack_at<S, kN>(g, at);
-      }
-    // Few blocks fit with so many registers: what they read next is on its way meanwhile.
-    const std::int64_t ahead = std::int64_t{gridDim.x} * kRows;
-    if (kSums && row + ahead < a.rows && threadIdx.x % (128 / 16) == 0)
-#pragma unroll
-      for (int p = 0; p < kPacks; ++p)
-        if (const std::int64_t at = lane + p * kGroup; at < packs) {
-          prefetch(x + ahead * a.columns + at * kN);
-          prefetch(g + ahead * a.columns + at * kN);
-        }
-    const C mean = here ? a.stats[2 * row] : C{}, scale = here ? a.stats[2 * row + 1] : C{};
+  for (; row >= 0; row -= step) {
+    const std::int64_t start = row * a.columns;
+    P held[kAdds ? 3 : 2][kPacks];
+    next.take(held);
+    const auto [mean, scale] = next.stats().at;
+    begin(row - next.kRows * step);
     const auto each = [&](auto&& f) {
 #pragma unroll
       for (int p = 0; p < kPacks; ++p)
-        if (const std::int64_t at = lane + p * kGroup; here && at < packs)
-          f(held_x[p], held_g[p], at, p);
+        if (next.has(p)) f(held[0][p], held[1][p], lane + p * kGroup, p);
       if constexpr (!kSums)
-        for (std::int64_t at = lane + kPacks * kGroup; here && at < packs; at += kGroup)
-          f(pack_at<S, kN>(x, at), pack_at<S, kN>(g, at), at, 0);
+        for (std::int64_t at = lane + kPacks * kGroup; at < packs; at += kGroup)
+          f(pack_at<S, kN>(a.x + start, at), pack_at<S, kN>(a.gradient + start, at), at, kPacks);
     };
     C sums[2] = {};  // of g * weight times the normalised x, and of g * weight
-    each([&](const Pack<S, kN>& xs, const Pack<S, kN>& gs, std::int64_t at, int p) {
-      const auto weight = pack_at<S, kN>(a.weight, at);
+    each([&](const P& xs, const P& gs, std::int64_t at, int p) {
+      const auto x = widen(xs), g = widen(gs), weight = weight_at(at);
       C along{}, shift{};
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
-        const C normal = (widen(xs.at[i]) - mean) * scale, gi = widen(gs.at[i]);
-        const C gw = gi * widen(weight.at[i]);
+        const C normal = (x.at[i] - mean) * scale, gw = g.at[i] * weight.at[i];
         along += gw * normal;
         shift += gw;
         if constexpr (kSums) {
-          weight_sums[p][i] += gi * normal;
-          bias_sums[p][i] += gi;
+          weight_sums[p][i] += g.at[i] * normal;
+          bias_sums[p][i] += g.at[i];
         }
       }
       sums[0] += along;
@@ -220,50 +350,53 @@ __global__ void __launch_bounds__(kBackwardThreads<kGroup>, kBackwardBlocks<kGro
     if (a.out == nullptr) continue;
     sum_group<kGroup>(sums);
     const C along = sums[0] / count, shift = a.centered ? sums[1] / count : C{};
-    S* const out = a.out + row * a.columns;
-    each([&](const Pack<S, kN>& xs, const Pack<S, kN>& gs, std::int64_t at, int) {
-      const auto weight = pack_at<S, kN>(a.weight, at);
-      Pack<S, kN> made, old;
-      if (kAdds) old = pack_at<S, kN>(out, at);
+    S* const out = a.out + start;
+    each([&](const P& xs, const P& gs, std::int64_t at, int p) {
+      const auto x = widen(xs), g = widen(gs), weight = weight_at(at);
+      P made;
+      Pack<C, kN> old;
+      if constexpr (kAdds) old = widen(p < kPacks ? held[2][p] : pack_at<S, kN>(out, at));
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
-        const C normal = (widen(xs.at[i]) - mean) * scale;
-        C v = scale * (widen(gs.at[i]) * widen(weight.at[i]) - shift - normal * along);
-        if (kAdds) v += widen(old.at[i]);
+        const C normal = (x.at[i] - mean) * scale;
+        C v = scale * (g.at[i] * weight.at[i] - shift - normal * along);
+        if (kAdds) v += old.at[i];
         made.at[i] = convert<S>(v);
       }
-      reinterpret_cast<Pack<S, kN>*>(out)[at] = made;
+      put_pack(out, at, made);
     });
   }
+  let_next_come();
   if constexpr (kSums) {
-    // The rows of a block's warps, one warp after the other.
-    __shared__ C joined[2][kRows > 1 ? kPacks * kN * kWarp : 1];
-    for (int turn = 0; turn < kRows; ++turn) {
-      if (group == turn) {
+    // Where warps have rows of their own, [warp][of weight, of bias][columns] in shared memory.
+    const Parts<C> mine = kGroup == kWarp ? Parts<C>{reinterpret_cast<C*>(shared)} : parts;
+    const int part = kGroup == kWarp ? group : static_cast<int>(blockIdx.x);
+    __syncthreads();
+    constexpr int kSome = kN < 4 ? kN : 4;  // that are moved at a time
+    const auto put = [&](C* row, std::int64_t at, const C(&sums)[kN]) {
 #pragma unroll
-        for (int p = 0; p < kPacks; ++p) {
-          const std::int64_t at = lane + p * kGroup;
-          if (at >= packs) continue;
+      for (int h = 0; h < kN / kSome; ++h) {
+        Pack<C, kSome> some;
 #pragma unroll
-          for (int i = 0; i < kN; ++i) {
-            const std::int64_t column = at * kN + i;
-            C w = weight_sums[p][i], b = bias_sums[p][i];
-            if constexpr (kRows > 1) {
-              if (turn > 0) {
-                w += joined[0][column];
-                b += joined[1][column];
-              }
-              joined[0][column] = w;
-              joined[1][column] = b;
-            }
-            if (turn == kRows - 1) {
-              parts.at(blockIdx.x, 0, a.columns)[column] = w;
-              parts.at(blockIdx.x, 1, a.columns)[column] = b;
-            }
-          }
-        }
+        for (int i = 0; i < kSome; ++i) some.at[i] = sums[h * kSome + i];
+        put_pack(row, at * (kN / kSome) + h, some);
       }
-      if constexpr (kRows > 1) __syncthreads();
+    };
+#pragma unroll
+    for (int p = 0; p < kPacks; ++p)
+      if (next.has(p)) {
+        put(mine.at(part, 0, a.columns), lane + p * kGroup, weight_sums[p]);
+        put(mine.at(part, 1, a.columns), lane + p * kGroup, bias_sums[p]);
+      }
+    if constexpr (kGroup == kWarp) {
+      __syncthreads();
+      const int columns = static_cast<int>(2 * a.columns);
+      for (int i = static_cast<int>(threadIdx.x); i < columns; i += static_cast<int>(blockDim.x)) {
+        C sum{};
+#pragma unroll 8
+        for (int g = 0; g < groups; ++g) sum += mine.data[g * columns + i];
+        parts.at(blockIdx.x, 0, a.columns)[i] = sum;
+      }
     }
   }
 }
@@ -313,6 +446,7 @@ __global__ void __launch_bounds__(kLines* kWarp)
     join_parts(S* weight, S* bias, const Parts<Computed<S>> parts, std::int64_t count,
                std::int64_t columns) {
   using C = Computed<S>;
+  wait_for_earlier();
   S* const to = blockIdx.y == 0 ? weight : bias;
   if (to == nullptr) return;
   const std::int64_t column = std::int64_t{blockIdx.x} * kWarp + threadIdx.x;
@@ -345,8 +479,32 @@ Rows<S> rows_of(bool centered, const Tensor& x, const Tensor& weight, const Tens
   return a;
 }
 
-unsigned blocks_for(std::int64_t rows, int each) {
-  return static_cast<unsigned>(std::min(ceil_div(rows, each), kLaunchElements));
+/// Shared memory of a block, beside what kernels declare.
+int shared_room(const Context& context) { return properties(context.index).shared_bytes - 1024; }
+
+/// Launches a kernel that uses `shared` bytes of it.
+template <class... P>
+void launch_large(const Context& context, const char* op, void (*kernel)(P...), std::int64_t blocks,
+                  int threads, int shared, const std::type_identity_t<P>&... arguments) {
+  constexpr int kUsual = 32 << 10;
+  if (shared > kUsual)
+    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                               cudaFuncAttributeMaxDynamicSharedMemorySize, shared_room(context)),
+          op);
+  launch_early(context, op, kernel, static_cast<unsigned>(blocks), static_cast<unsigned>(threads),
+               static_cast<std::size_t>(shared), arguments...);
+}
+
+/// f(Share()) for how a warp shares a row of so many packs. Rows that are 3/4 of the widest, or
+/// just that wide, need no checks.
+template <class S, int kN, class F>
+bool with_warp(std::int64_t packs, F&& f) {
+  if constexpr (kN > 1) {
+    constexpr int kSome = kHeld<S> / 4 * 3;
+    if (packs == kSome * kWarp) return f(Share<kWarp, kSome, true>());
+    if (packs == kHeld<S> * kWarp) return f(Share<kWarp, kHeld<S>, true>());
+  }
+  return packs <= kHeld<S> * kWarp && f(Share<kWarp, kHeld<S>, false>());
 }
 
 /// f(std::integral_constant<int, kN>()) for packs of so many elements, which rows of all of these
@@ -375,19 +533,34 @@ void normalize(bool centered, const Tensor& out, const Tensor& sum, const Tensor
     a.sum = data_of<S>(sum);
     a.bias = data_of<S>(bias);
     a.eps = static_cast<Computed<S>>(eps);
+    const std::int64_t processors = properties(context.index).multiprocessors;
+    const int room = shared_room(context);
     with_row_packs(a, [&](auto pack) {
       constexpr int kN = decltype(pack)::value;
-      const auto go = [&](auto group) {
-        constexpr int kGroup = decltype(group)::value;
-        launch(context, name_of(centered),
-               a.residual ? &normalize_rows<S, kN, kGroup, true>
-                          : &normalize_rows<S, kN, kGroup, false>,
-               blocks_for(a.rows, kBlock / kGroup), kBlock, 0, a);
+      const auto go = [&](auto shared) {
+        using Share = decltype(shared);
+        const auto with = [&](auto kernel, int each) {
+          const int kept = Share::kGroup == kWarp ? static_cast<int>(2 * a.columns * sizeof(S)) : 0;
+          const int threads =
+              std::min(kBlock, (room - kept) / each / Share::kGroup * Share::kGroup);
+          if (threads == 0) return false;
+          const std::int64_t most = kCopies<S, kN>
+                                        ? processors * (kForwardBlocks<S, Share>)  // that stay
+                                        : kLaunchElements;
+          launch_large(context, name_of(centered), kernel,
+                       std::min(ceil_div(a.rows, threads / Share::kGroup), most), threads,
+                       each * threads + kept, a);
+          return true;
+        };
+        if (a.residual)
+          return with(&normalize_rows<S, kN, Share, true>,
+                      NextInputs<S, kN, Share, true>::kBytesPerThread);
+        return with(&normalize_rows<S, kN, Share, false>,
+                    NextInputs<S, kN, Share, false>::kBytesPerThread);
       };
-      if (a.columns <= kN * kHeld<S> * kWarp)
-        go(std::integral_constant<int, kWarp>());
-      else
-        go(std::integral_constant<int, kBlock>());
+      // The last where shared memory is small.
+      with_warp<S, kN>(a.columns / kN, go) || go(Share<kBlock, kHeld<S>, false>()) ||
+          go(Share<kBlock, kHeld<S> / 2, false>());
     });
   });
 }
@@ -415,33 +588,55 @@ void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& g
         return static_cast<std::size_t>(2 * parts * a.columns) * sizeof(C);
       };
       const auto join = [&](const Scratch& parts, std::int64_t count) {
-        launch(context, op, &join_parts<S>,
-               dim3(static_cast<unsigned>(ceil_div(a.columns, kWarp)), 2), dim3(kWarp, kLines), 0,
-               data_of<S>(gw), data_of<S>(gb), Parts<C>{parts.as<C>()}, count, a.columns);
+        launch_early(context, op, &join_parts<S>,
+                     dim3(static_cast<unsigned>(ceil_div(a.columns, kWarp)), 2),
+                     dim3(kWarp, kLines), 0, data_of<S>(gw), data_of<S>(gb),
+                     Parts<C>{parts.as<C>()}, count, a.columns);
       };
-      // All gradients at once, if registers hold a row.
-      const auto all = [&](auto group) {
-        constexpr int kGroup = decltype(group)::value, kThreads = kBackwardThreads<kGroup>;
-        if (a.columns > kN * kKept<S, kGroup> * kGroup) return false;
-        const std::int64_t blocks =
-            std::min(processors * kBackwardBlocks<kGroup>, ceil_div(a.rows, kThreads / kGroup));
-        const Scratch parts(context, bytes(blocks));
-        launch(context, op,
-               gx.accumulate ? &normalize_rows_backward<S, kN, kGroup, true, true>
-                             : &normalize_rows_backward<S, kN, kGroup, true, false>,
-               static_cast<unsigned>(blocks), kThreads, 0, a, Parts<C>{parts.as<C>()});
-        join(parts, blocks);
-        return true;
+      const std::int64_t packs = a.columns / kN;
+      const int room = shared_room(context);
+      // Whether all gradients come at once, as registers hold a row.
+      const auto all = [&](auto shared) {
+        using Share = decltype(shared);
+        const auto with = [&](auto kernel, int each) {
+          if (packs > Share::kPacks * Share::kGroup) return false;
+          const int kept = static_cast<int>(packs * sizeof(Pack<S, kN>));
+          const int threads =
+              std::min(kBackwardThreads<S, Share>, (room - kept) / each / kWarp * kWarp);
+          if (threads < Share::kGroup) return false;
+          const std::int64_t blocks = std::min(processors * (kBackwardBlocks<S, kN, Share>),
+                                               ceil_div(a.rows, threads / Share::kGroup));
+          // Which the sums of warps are joined in, too.
+          const int joined = Share::kGroup == kWarp ? static_cast<int>(bytes(threads / kWarp)) : 0;
+          const Scratch parts(context, bytes(blocks));
+          launch_large(context, op, kernel, blocks, threads,
+                       std::max(each * threads + kept, joined), a, Parts<C>{parts.as<C>()});
+          join(parts, blocks);
+          return true;
+        };
+        if (gx.accumulate)
+          return with(&normalize_rows_backward<S, kN, Share, true, true>,
+                      NextGradients<S, kN, Share, true>::kBytesPerThread);
+        return with(&normalize_rows_backward<S, kN, Share, true, false>,
+                    NextGradients<S, kN, Share, false>::kBytesPerThread);
       };
-      if (sums &&
-          (all(std::integral_constant<int, kWarp>()) ||
-           all(std::integral_constant<int, kBlock>()) || all(std::integral_constant<int, kWide>())))
+      constexpr int kHalf = kHeld<S> / 2;
+      if (sums && (with_warp<S, kN>(packs, all) || all(Share<kBlock, kHalf, false>()) ||
+                   all(Share<kWide, kHalf, false>())))
         return;
-      if (a.out)
-        launch(context, op,
-               gx.accumulate ? &normalize_rows_backward<S, kN, kBlock, false, true>
-                             : &normalize_rows_backward<S, kN, kBlock, false, false>,
-               blocks_for(a.rows, 1), kBackwardThreads<kBlock>, 0, a, Parts<C>{});
+      if (a.out) {
+        using Wide = Share<kBlock, kHalf, false>;
+        const auto with = [&](auto kernel, int each) {
+          launch_large(context, op, kernel, std::min(a.rows, kLaunchElements), kBlock,
+                       each * kBlock, a, Parts<C>{});
+        };
+        if (gx.accumulate)
+          with(&normalize_rows_backward<S, kN, Wide, false, true>,
+               NextGradients<S, kN, Wide, true>::kBytesPerThread);
+        else
+          with(&normalize_rows_backward<S, kN, Wide, false, false>,
+               NextGradients<S, kN, Wide, false>::kBytesPerThread);
+      }
       if (!sums) return;
       constexpr std::int64_t kFewest = 256, kMost = 256;  // rows of a part, and parts
       const std::int64_t each = std::max(kFewest, ceil_div(a.rows, kMost));

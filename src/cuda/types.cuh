@@ -3,6 +3,7 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
+#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -194,5 +195,26 @@ template <class T, int N>
 struct alignas(sizeof(T) * N) Pack {
   T at[N];
 };
+
+/// The elements of a pack, taken out of whole words.
+template <class S, int kN>
+__device__ __forceinline__ Pack<Computed<S>, kN> widen(const Pack<S, kN>& pack) {
+  Pack<Computed<S>, kN> wide;
+  if constexpr (std::is_same_v<S, Brain> && kN % 2 == 0) {
+    struct Words {
+      std::uint32_t at[kN / 2];
+    };
+    const Words words = std::bit_cast<Words>(pack);
+#pragma unroll
+    for (int i = 0; i < kN / 2; ++i) {
+      wide.at[2 * i] = __uint_as_float(words.at[i] << 16);
+      wide.at[2 * i + 1] = __uint_as_float(words.at[i] & 0xffff0000U);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kN; ++i) wide.at[i] = widen(pack.at[i]);
+  }
+  return wide;
+}
 
 }  // namespace lmp::cuda
