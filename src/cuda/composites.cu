@@ -6,6 +6,7 @@
 #include "cuda/exp.cuh"
 #include "cuda/lanes.cuh"
 #include "cuda/matmul.hpp"
+#include "cuda/overlap.cuh"
 #include "cuda/pointwise.cuh"
 #include "cuda/positions.cuh"
 #include "tensor/access.hpp"
@@ -98,15 +99,17 @@ namespace {
 // Note [Cross-entropy on the GPU]
 // The forward kernel reads the logits once: each thread keeps the largest of what it has seen and
 // the sum of exponentials relative to it (M. Milakov and N. Gimelshein, "Online normalizer
-// calculation for softmax", 2018). Where the gradient is asked for, a block keeps of its row what
-// fits in shared memory, and makes the gradient of that. A reduction over rows is made of one part
-// for each block, which a second kernel adds up in order; small ones are left to one block, and one
-// launch. So is what the gradient of a mean is divided by, the number of labels.
+// calculation for softmax", 2018). Where the gradient is asked for, a block that has a row keeps of
+// it what fits in shared memory, and makes the gradient of that; the next row is on its way into
+// what it leaves. A reduction over rows is made of one part for each block, which a second kernel
+// adds up in order; small ones are left to one block, and one launch. What the gradient of a mean
+// is divided by, the number of labels, is counted by each block, or before if there are many.
 
 constexpr int kLossThreads = 512;
 template <class S>
 constexpr int kLossResident = sizeof(S) == 8 ? 1 : 2;  // blocks of a multiprocessor at least
 constexpr std::int64_t kLossBlocks = 8192;             // and so many parts at most
+constexpr std::int64_t kFewLabels = 1 << 14;           // that each of few blocks counts
 constexpr std::int64_t kOneBlock = 1 << 15;            // elements that one block takes alone
 constexpr int kFlying = 4;                             // packs that a thread loads at a time
 
@@ -154,12 +157,13 @@ struct Split {
     tail = head + packs * kN;
   }
   /// single(i) for the elements around the packs, and several(std::integral_constant<int, n>(), p)
-  /// for packs p, p + kGroup, .. (p + (n - 1) * kGroup), of which each thread has its share.
+  /// for packs p, p + kGroup, .. (p + (n - 1) * kGroup) of the thread's from `first` on.
   template <int kGroup, class Single, class Several>
-  __device__ __forceinline__ void share(int lane, Single&& single, Several&& several) const {
+  __device__ __forceinline__ void share(int lane, std::int64_t first, Single&& single,
+                                        Several&& several) const {
     for (std::int64_t i = lane; i < head; i += kGroup) single(i);
     for (std::int64_t i = tail + lane; i < end; i += kGroup) single(i);
-    std::int64_t p = lane;
+    std::int64_t p = first;
     for (; p + (kFlying - 1) * kGroup < packs; p += kFlying * kGroup)
       several(std::integral_constant<int, kFlying>(), p);
     for (; p < packs; p += kGroup) several(std::integral_constant<int, 1>(), p);
@@ -171,42 +175,128 @@ struct Split {
   }
 };
 
+/// What a thread keeps of a row in shared memory: its packs, which are kGroup apart, of the first
+/// `end`. All rows have so many.
+template <int kGroup>
+class Kept {
+ public:
+  __device__ __forceinline__ Kept(uint4* packs, int end, int lane)
+      : packs_(packs), end_(end), lane_(lane) {}
+  /// The thread's first pack that is not kept.
+  __device__ __forceinline__ int past() const { return lane_ + count() * kGroup; }
+  /// f(std::integral_constant<int, n>(), p) for packs p, p + kGroup, .. (p + (n - 1) * kGroup).
+  template <class F>
+  __device__ __forceinline__ void each(F&& f) const {
+    int p = lane_;
+    for (; p + (kFlying - 1) * kGroup < end_; p += kFlying * kGroup)
+      f(std::integral_constant<int, kFlying>(), p);
+    for (; p < end_; p += kGroup) f(std::integral_constant<int, 1>(), p);
+  }
+  /// Begins to copy what each() names at a time, which makes a group, of a row whose packs are at
+  /// `from`, unless that is null.
+  template <int kCount>
+  __device__ __forceinline__ void begin(int p, const uint4* from) const {
+    if (from)
+#pragma unroll
+      for (int q = 0; q < kCount; ++q) begin_copy(packs_ + p + q * kGroup, from + p + q * kGroup);
+    close_group();
+  }
+  /// Waits for such a group, of the row that was begun last.
+  template <int kCount>
+  __device__ __forceinline__ void wait(int p) const {
+    const int later = count() / kFlying + count() % kFlying - 1 - p / (kFlying * kGroup);
+    if (kCount == 1 || later == 0)
+      wait_for_groups<0>();
+    else if (later == 1)
+      wait_for_groups<1>();
+    else if (later == 2)
+      wait_for_groups<2>();
+    else
+      wait_for_groups<3>();
+  }
+  template <class S, int kN, int kCount>
+  __device__ __forceinline__ void load(Pack<S, kN> (&to)[kCount], int p) const {
+#pragma unroll
+    for (int q = 0; q < kCount; ++q) to[q] = std::bit_cast<Pack<S, kN>>(packs_[p + q * kGroup]);
+  }
+
+ private:
+  __device__ __forceinline__ int count() const {
+    return lane_ < end_ ? (end_ - 1 - lane_) / kGroup + 1 : 0;
+  }
+  uint4* packs_;
+  int end_, lane_;
+};
+
+/// The largest element.
+template <class S, int kN, int kCount>
+__device__ __forceinline__ Computed<S> most_of(const Pack<S, kN> (&packs)[kCount]) {
+  if constexpr (kIsHalf<S>) {
+    using Two = std::conditional_t<std::is_same_v<S, Half>, __half2, __nv_bfloat162>;
+    const auto two = [](const Pack<S, kN>& pack, int k) {
+      return Two(pack.at[2 * k], pack.at[2 * k + 1]);
+    };
+    Two most = two(packs[0], 0);
+#pragma unroll
+    for (int q = 0; q < kCount; ++q)
+#pragma unroll
+      for (int k = 0; k < kN / 2; ++k) most = __hmax2(most, two(packs[q], k));
+    return fmax(widen(most.x), widen(most.y));
+  } else {
+    Computed<S> most = packs[0].at[0];
+#pragma unroll
+    for (int q = 0; q < kCount; ++q)
+#pragma unroll
+      for (int k = 0; k < kN; ++k) most = fmax(most, packs[q].at[k]);
+    return most;
+  }
+}
+
 /// What a thread has seen of a row.
 template <class C>
 struct Seen {
   C top = -std::numeric_limits<C>::infinity();
   C sum{};      // of exp(x - top)
   C shifted{};  // the sum of x - shift, if that is asked for
-  template <int kN>
-  __device__ __forceinline__ void take(const C (&x)[kN], C shift, bool shifts) {
-    C most = x[0];
-#pragma unroll
-    for (int k = 1; k < kN; ++k) most = fmax(most, x[k]);
+  /// What `sum` is relative to, once something as large as `most` was seen.
+  __device__ __forceinline__ C raise(C most) {
     if (most > top) {
       sum *= exp_of(top - most);
       top = most;
     }
-    const C base = finite_or_zero(top);
-    C part[2] = {};
+    return finite_or_zero(top);
+  }
+  __device__ __forceinline__ void take(C x, C shift, bool shifts) {
+    sum += exp_of(x - raise(x));
+    if (shifts) shifted += x - shift;
+  }
+  template <class S, int kN, int kCount>
+  __device__ __forceinline__ void take(const Pack<S, kN> (&packs)[kCount], C shift, bool shifts) {
+    const C base = raise(most_of(packs));
+    C part[2] = {}, all{};
 #pragma unroll
-    for (int k = 0; k < kN; ++k) part[k % 2] += exp_of(x[k] - base);
-    sum += part[0] + part[1];
-    if (shifts) {
-      C all{};
+    for (int q = 0; q < kCount; ++q) {
+      const auto x = widen(packs[q]);
 #pragma unroll
-      for (int k = 0; k < kN; ++k) all += x[k] - shift;
-      shifted += all;
+      for (int k = 0; k < kN; ++k) part[k % 2] += exp_of(x.at[k] - base);
+      if (shifts)
+#pragma unroll
+        for (int k = 0; k < kN; ++k) all += x.at[k] - shift;
     }
+    sum += part[0] + part[1];
+    shifted += all;
   }
 };
 
 /// The gradient of the logits of a row, `by` times softmax less the target, by the threads that
-/// share it. The first `held` packs lie in shared memory, if the rows are aligned alike.
-template <class S, int kGroup>
+/// share it. With kKeeps its first packs are kept, if the rows are aligned alike; those of the next
+/// row at `next`, if that is not null, come in their place.
+template <class S, int kGroup, bool kKeeps>
 __device__ __forceinline__ void write_slopes(const Loss<S>& a, std::int64_t row, bool counts,
                                              std::int64_t label, Computed<S> top,
                                              Computed<S> over_sum, Computed<S> by,
-                                             const uint4* hold, std::int64_t held, int lane) {
+                                             const Kept<kGroup>& kept, const uint4* next,
+                                             int lane) {
   using C = Computed<S>;
   constexpr int kN = kPackOf<S>;
   const S* const x = a.logits + row * a.classes;
@@ -215,42 +305,50 @@ __device__ __forceinline__ void write_slopes(const Loss<S>& a, std::int64_t row,
       (reinterpret_cast<std::uintptr_t>(x) - reinterpret_cast<std::uintptr_t>(out)) % 16 == 0;
   const Split<S> split(out, a.classes, alike || !counts);
   S* const to = out + split.head;
+  if (kKeeps && (!counts || !alike))
+    kept.each([&](auto several, int p) { kept.template begin<several>(p, next); });
   if (!counts) {
     const S zero = convert<S>(C{});
-    Pack<S, kN> zeros;
-#pragma unroll
-    for (int k = 0; k < kN; ++k) zeros.at[k] = zero;
     split.template share<kGroup>(
-        lane, [&](std::int64_t i) { out[i] = zero; },
+        lane, lane, [&](std::int64_t i) { out[i] = zero; },
         [&](auto several, std::int64_t p) {
 #pragma unroll
-          for (int q = 0; q < several; ++q) store_whole(to + (p + q * kGroup) * kN, zeros);
+          for (int q = 0; q < several; ++q) store_bits(to + (p + q * kGroup) * kN, filled(zero));
         });
     return;
   }
-  const C factor = by * over_sum, less = by * a.spread;
-  const auto slope = [&](S v) { return exp_of(widen(v) - top) * factor - less; };
+  const C factor = by * over_sum, less = by * a.spread, chosen = widen(x[label]);
+  const auto slope = [&](C v) { return exp_of(v - top) * factor - less; };
+  const auto put = [&](const Pack<S, kN>& pack, S* at) {
+    const auto wide = widen(pack);
+    Pack<S, kN> made;
+#pragma unroll
+    for (int k = 0; k < kN; ++k) made.at[k] = convert<S>(slope(wide.at[k]));
+    store_whole(at, made);
+  };
+  if (kKeeps && alike)
+    kept.each([&](auto several, int p) {
+      Pack<S, kN> packs[several];
+      kept.load(packs, p);
+      kept.template begin<several>(p, next);
+      S* const at = to + p * kN;
+#pragma unroll
+      for (int q = 0; q < several; ++q) put(packs[q], at + q * kGroup * kN);
+    });
   const S* const from = x + split.head;
   split.template share<kGroup>(
-      lane, [&](std::int64_t i) { out[i] = convert<S>(slope(x[i])); },
+      lane, kKeeps ? kept.past() : lane,
+      [&](std::int64_t i) { out[i] = convert<S>(slope(widen(x[i]))); },
       [&](auto several, std::int64_t p) {
         Pack<S, kN> packs[several];
 #pragma unroll
-        for (int q = 0; q < several; ++q) {
-          const std::int64_t at = p + q * kGroup;
-          packs[q] =
-              at < held ? std::bit_cast<Pack<S, kN>>(hold[at]) : load_whole<S, kN>(from + at * kN);
-        }
+        for (int q = 0; q < several; ++q)
+          packs[q] = load_whole<S, kN>(from + (p + q * kGroup) * kN);
 #pragma unroll
-        for (int q = 0; q < several; ++q) {
-          Pack<S, kN> made;
-#pragma unroll
-          for (int k = 0; k < kN; ++k) made.at[k] = convert<S>(slope(packs[q].at[k]));
-          store_whole(to + (p + q * kGroup) * kN, made);
-        }
+        for (int q = 0; q < several; ++q) put(packs[q], to + (p + q * kGroup) * kN);
       });
   if (lane == split.template owner<kGroup>(label))
-    out[label] = convert<S>(slope(x[label]) - by * a.picked);
+    out[label] = convert<S>(slope(chosen) - by * a.picked);
 }
 
 /// The loss out of the sum over all rows.
@@ -281,72 +379,106 @@ __global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
     cross_entropy_rows(const Loss<S> a, const Positions classes, int held) {
   using C = Computed<S>;
   constexpr int kN = kPackOf<S>, kRows = kLossThreads / kGroup;
+  constexpr bool kKeeps = kGradient && kGroup == kLossThreads;
   extern __shared__ uint4 hold[];
+  wait_for_earlier();
   const int lane = static_cast<int>(threadIdx.x) % kGroup;
   const bool smooths = a.smoothing != 0;
+  const auto label_of = [&](std::int64_t row) { return row < a.rows ? a.labels[row] : a.ignored; };
+  const std::int64_t step = std::int64_t{gridDim.x} * kRows;
+  const Kept<kGroup> kept(hold, held, lane);
+  // Where the packs of a row begin, if it is to be read.
+  const auto packs_of = [&](std::int64_t row) -> const uint4* {
+    if (label_of(row) == a.ignored) return nullptr;
+    const S* const x = a.logits + row * a.classes;
+    return reinterpret_cast<const uint4*>(x + Split<S>(x, a.classes, true).head);
+  };
+  if constexpr (kKeeps) {
+    const uint4* const packs = packs_of(blockIdx.x);
+    kept.each([&](auto several, int p) { kept.template begin<several>(p, packs); });
+  }
   // The labels that are not ignored, summed when the rows that the block begins with are read.
   const bool averages = kGradient && a.reduction == LossReduction::Mean && !std::is_same_v<S, Half>;
   long long all = 0;
   if (averages && a.counts) {
     if (threadIdx.x < kCounters) all = a.counts[threadIdx.x];
   } else if (averages) {
+#pragma unroll 4
     for (std::int64_t i = threadIdx.x; i < a.rows; i += kLossThreads)
       all += a.labels[i] != a.ignored;
   }
   C by{1};
   C total{};
   int counted = 0;
-  for (std::int64_t first = std::int64_t{blockIdx.x} * kRows; first < a.rows;
-       first += std::int64_t{gridDim.x} * kRows) {
+  int turn = 0;
+  for (std::int64_t first = std::int64_t{blockIdx.x} * kRows; first < a.rows; first += step) {
     const std::int64_t row = first + threadIdx.x / kGroup;
     const bool exists = row < a.rows;
-    std::int64_t label = exists ? a.labels[row] : a.ignored;
+    std::int64_t label = label_of(row);
     const bool counts = exists && label != a.ignored;
     if (counts && (label < 0 || label >= a.classes)) {
       if (lane == 0) classes.refuse(label);
       label = 0;
     }
     const bool here = counts && a.classes > 0;
+    const uint4* const next = kKeeps ? packs_of(row + step) : nullptr;
     const S* const x = a.logits + row * a.classes;
     Seen<C> seen;
-    C shift{};
+    C shift{}, chosen{};
     if (here) {
+      chosen = widen(x[label]);
       if (smooths) {
         shift = widen(x[0]);
         if (!(fabs(shift) <= std::numeric_limits<C>::max())) shift = 0;
       }
       const Split<S> split(x, a.classes, true);
       const S* const body = x + split.head;
+      if constexpr (kKeeps)
+        kept.each([&](auto several, int p) {
+          kept.template wait<several>(p);
+          Pack<S, kN> packs[several];
+          kept.load(packs, p);
+          seen.take(packs, shift, smooths);
+        });
       split.template share<kGroup>(
-          lane,
-          [&](std::int64_t i) {
-            const C v[1] = {widen(x[i])};
-            seen.take(v, shift, smooths);
-          },
+          lane, kKeeps ? kept.past() : lane,
+          [&](std::int64_t i) { seen.take(widen(x[i]), shift, smooths); },
           [&](auto several, std::int64_t p) {
             Pack<S, kN> packs[several];
 #pragma unroll
             for (int q = 0; q < several; ++q)
               packs[q] = load_whole<S, kN>(body + (p + q * kGroup) * kN);
-#pragma unroll
-            for (int q = 0; q < several; ++q) {
-              if (kGradient && p + q * kGroup < held)
-                hold[p + q * kGroup] = std::bit_cast<uint4>(packs[q]);
-              C values[kN];
-#pragma unroll
-              for (int k = 0; k < kN; ++k) values[k] = widen(packs[q].at[k]);
-              seen.take(values, shift, smooths);
-            }
+            seen.take(packs, shift, smooths);
           });
     }
-    const C top = max_group<kGroup>(seen.top);
+    // Warps leave what they have seen at two places in turns, so that one barrier a row is enough.
+    constexpr int kWithin = kGroup < 32 ? kGroup : 32, kWarps = kGroup / kWithin;
+    C top = max_group<kWithin>(seen.top);
     C sums[2] = {seen.top == top ? seen.sum : seen.sum * exp_of(seen.top - top), seen.shifted};
-    sum_group<kGroup>(sums);
+    sum_group<kWithin>(sums);
+    if constexpr (kWarps > 1) {
+      __shared__ C seen_by[2][3][kWarps];
+      C(&there)[3][kWarps] = seen_by[turn];
+      turn = 1 - turn;
+      if (threadIdx.x % 32 == 0) {
+        const int warp = static_cast<int>(threadIdx.x) / 32;
+        there[0][warp] = top;
+        there[1][warp] = sums[0];
+        there[2][warp] = sums[1];
+      }
+      __syncthreads();
+      const int warp = static_cast<int>(threadIdx.x) % kWarps;
+      const C most = there[0][warp];
+      top = max_group<kWarps>(most);
+      sums[0] = most == top ? there[1][warp] : there[1][warp] * exp_of(most - top);
+      sums[1] = there[2][warp];
+      sum_group<kWarps>(sums);
+    }
     if (averages && first == std::int64_t{blockIdx.x} * kRows)
       by = static_cast<C>(1 / static_cast<double>(sum_group<kLossThreads>(all)));
-    // A thread reads of what is held what it has put there.
     if (kGradient && exists && a.classes > 0)
-      write_slopes<S, kGroup>(a, row, counts, label, top, 1 / sums[0], by, hold, held, lane);
+      write_slopes<S, kGroup, kKeeps>(a, row, counts, label, top, 1 / sums[0], by, kept, next,
+                                      lane);
     if (lane != 0 || !exists) continue;
     C loss{};
     if (here) {
@@ -355,7 +487,7 @@ __global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
         a.stats[2 * row] = top;
         a.stats[2 * row + 1] = 1 / sums[0];
       }
-      loss = log_sum - (widen(x[label]) - top);
+      loss = log_sum - (chosen - top);
       if (smooths) {
         const C mean = sums[1] / static_cast<C>(a.classes) - (top - shift);  // of x - top
         loss = (1 - a.smoothing) * loss + a.smoothing * (log_sum - mean);
@@ -379,6 +511,7 @@ __global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
 
 template <class S>
 __global__ void __launch_bounds__(kLossThreads) join_losses(const Loss<S> a, int parts) {
+  wait_for_earlier();
   Computed<S> total{};
   long long counted = 0;
 #pragma unroll 4
@@ -401,8 +534,9 @@ __global__ void __launch_bounds__(kLossThreads, kLossResident<S>)
   if (row >= a.rows) return;
   const std::int64_t given = a.labels[row];
   const std::int64_t label = given < 0 || given >= a.classes ? 0 : given;
-  write_slopes<S, kGroup>(a, row, given != a.ignored, label, a.stats[2 * row], a.stats[2 * row + 1],
-                          widen(gradient[row]), nullptr, 0, lane);
+  write_slopes<S, kGroup, false>(a, row, given != a.ignored, label, a.stats[2 * row],
+                                 a.stats[2 * row + 1], widen(gradient[row]),
+                                 Kept<kGroup>(nullptr, 0, lane), nullptr, lane);
 }
 
 /// f(std::integral_constant<int, threads>()) for so many threads that share a row.
@@ -463,7 +597,11 @@ void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& sta
     with_group(a.classes, [&](auto group) {
       constexpr int kGroup = decltype(group)::value;
       std::int64_t blocks = ceil_div(a.rows, kLossThreads / kGroup);
-      if (reduced) blocks = a.rows * a.classes <= kOneBlock ? 1 : std::min(blocks, kLossBlocks);
+      // Blocks that have the next row on its way stay.
+      const bool stays = a.gradient && kGroup == kLossThreads;
+      const std::int64_t most =
+          stays ? properties(context.index).multiprocessors * kLossResident<S> : kLossBlocks;
+      if (reduced) blocks = a.rows * a.classes <= kOneBlock ? 1 : std::min(blocks, most);
       blocks = std::min(blocks, kLaunchElements);
       const bool alone = !reduced || blocks == 1;
       std::optional<Scratch> parts, counts;
@@ -471,7 +609,8 @@ void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& sta
         parts.emplace(context, static_cast<std::size_t>(blocks) * sizeof(Part<C>));
         a.parts = parts->template as<Part<C>>();
       }
-      if (!alone && a.gradient && a.reduction == LossReduction::Mean) {
+      if (!alone && a.gradient && a.reduction == LossReduction::Mean &&
+          !(stays && a.rows <= kFewLabels)) {
         counts.emplace(context, kCounters * sizeof(std::int64_t));
         a.counts = counts->template as<std::int64_t>();
         launch(context, kOp, &count_labels, kCounters, kLossThreads, 0, a.labels, a.rows, a.ignored,
@@ -485,7 +624,10 @@ void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& sta
         if constexpr (kGroup == kLossThreads) {
           // So that there is room for a second block.
           const std::int64_t room = properties(context.index).shared_bytes / 2 - 2048;
-          held = static_cast<int>(std::min(a.classes / kPackOf<S>, room / kPackBytes));
+          // What every row has, wherever it begins.
+          const bool aligned = a.classes % kPackOf<S> == 0 && is_aligned(a.logits, kPackBytes);
+          const std::int64_t packs = (a.classes - (aligned ? 0 : kPackOf<S> - 1)) / kPackOf<S>;
+          held = static_cast<int>(std::min(packs, room / kPackBytes));
           shared = static_cast<std::size_t>(held) * kPackBytes;
           check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                      cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -493,10 +635,11 @@ void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& sta
                 kOp);
         }
       }
-      launch(context, kOp, kernel, static_cast<unsigned>(blocks), kLossThreads, shared, a,
-             Positions(context, kOp, a.classes), held);
+      launch_early(context, kOp, kernel, static_cast<unsigned>(blocks), kLossThreads, shared, a,
+                   Positions(context, kOp, a.classes), held);
       if (!alone)
-        launch(context, kOp, &join_losses<S>, 1, kLossThreads, 0, a, static_cast<int>(blocks));
+        launch_early(context, kOp, &join_losses<S>, 1, kLossThreads, 0, a,
+                     static_cast<int>(blocks));
     });
   });
 }
