@@ -389,6 +389,8 @@ float time_of(const Context& context, const Plan& plan, int candidate, const Mat
 // Keeps the fastest candidate. Writes c, unless the product is to be added to it.
 void choose(const Context& context, Plan& plan, const MatmulArgs& g) {
   constexpr float kBudget = 50, kEach = 0.5F;  // milliseconds
+  // The library knows large products well, and one run says little of many: clocks sink under load.
+  constexpr float kLong = 2;
   // Less than this much better may be chance.
   constexpr float kMargin = 0.97F;
   std::unique_ptr<Scratch> scratch;
@@ -404,7 +406,7 @@ void choose(const Context& context, Plan& plan, const MatmulArgs& g) {
     const float first = time_of(context, plan, i, g, c, 1);
     if (first < 0) continue;
     spent += first;
-    if (first > kBudget / 4 || (best > 0 && first > 2 * best + 0.1F)) {
+    if (first > kLong || (best > 0 && first > 2 * best + 0.1F)) {
       if (best == 0) break;  // too long to compare
       continue;
     }
