@@ -100,12 +100,14 @@ LMP_MATH_FN void forward2(void* out, const void* const* in, std::size_t n) {
 template <class Op, int kArity>
 void forward_brain(void* out, const void* const* in, std::size_t n) {
   using Word = std::uint32_t __attribute__((aligned(2), may_alias));
-  const auto made = [](std::uint32_t a, std::uint32_t b) __attribute__((always_inline)) {
-    const float first = __builtin_bit_cast(float, a), second = __builtin_bit_cast(float, b);
+  const auto made = [](float first, float second) __attribute__((always_inline)) {
     if constexpr (kArity == 1)
-      return rounded_brain(Op::fwd(first));
+      return Op::fwd(first);
     else
-      return rounded_brain(Op::fwd(first, second));
+      return Op::fwd(first, second);
+  };
+  const auto upper = [=](std::uint32_t a, std::uint32_t b) __attribute__((always_inline)) {
+    return rounded_brain(made(__builtin_bit_cast(float, a), __builtin_bit_cast(float, b)));
   };
   constexpr std::uint32_t kUpper = 0xffff0000u;
   auto* o = static_cast<Word*>(out);
@@ -113,16 +115,14 @@ void forward_brain(void* out, const void* const* in, std::size_t n) {
   each<false>(
       0, n / 2, [=](std::size_t i) __attribute__((always_inline)) {
         const std::uint32_t first = a[i], second = b[i];
-        o[i] = (made(first & kUpper, second & kUpper) & kUpper) |
-               (made(first << 16, second << 16) >> 16);
+        o[i] = (upper(first & kUpper, second & kUpper) & kUpper) |
+               (upper(first << 16, second << 16) >> 16);
       });
-  if (n % 2 != 0) {
-    const auto last = [&](int operand) {
-      return std::uint32_t{static_cast<const Brain*>(in[operand])[n - 1].bits} << 16;
-    };
-    static_cast<Brain*>(out)[n - 1].bits =
-        static_cast<std::uint16_t>(made(last(0), last(kArity - 1)) >> 16);
-  }
+  if (n % 2 == 0) return;
+  const auto last = [&](int operand) {
+    return widen(static_cast<const Brain*>(in[operand])[n - 1]);
+  };
+  static_cast<Brain*>(out)[n - 1] = narrow_brain(made(last(0), last(kArity - 1)));
 }
 
 template <class T>
