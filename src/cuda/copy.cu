@@ -413,22 +413,19 @@ void cat(const Tensor& out, const std::vector<Tensor>& parts, int axis) {
   const std::int64_t outer = cpu::Axes(out.shape(), axis).outer;
   bool dense = true;
   // What is a multiple of as many bytes as all of these are is made of such units.
-  auto bits = reinterpret_cast<std::uintptr_t>(out.data());
+  std::uintptr_t bits = address_of(out.data());
   for (const Tensor& part : parts) {
     dense &= part.is_contiguous();
     bits |= part.numel() * tensor::size_of(part.type()) / static_cast<std::size_t>(outer);
-    if (part.numel() > 0) bits |= reinterpret_cast<std::uintptr_t>(part.data());
+    if (part.numel() > 0) bits |= address_of(part.data());
   }
-  const std::size_t unit = std::min<std::size_t>(bits & -bits, 16);
-  const std::size_t bytes = out.numel() * tensor::size_of(out.type());
-  if (!dense || bytes / unit > static_cast<std::size_t>(kLaunchElements))
-    return tensor::detail::for_places(out, parts, axis, copy);
-  const Context context(out.device());
-  if (unit == 16) return join_parts<uint4>(context, out, parts, outer);
-  if (unit == 8) return join_parts<std::uint64_t>(context, out, parts, outer);
-  if (unit == 4) return join_parts<std::uint32_t>(context, out, parts, outer);
-  if (unit == 2) return join_parts<std::uint16_t>(context, out, parts, outer);
-  join_parts<std::uint8_t>(context, out, parts, outer);
+  visit_units(bits, [&](auto tag) {
+    using Unit = typename decltype(tag)::Type;
+    const std::size_t units = out.numel() * tensor::size_of(out.type()) / sizeof(Unit);
+    if (!dense || units > static_cast<std::size_t>(kLaunchElements))
+      return tensor::detail::for_places(out, parts, axis, copy);
+    join_parts<Unit>(Context(out.device()), out, parts, outer);
+  });
 }
 
 namespace {

@@ -114,20 +114,6 @@ __global__ void __launch_bounds__(kThreads)
     if (first + k * 32 < width) out[first + k * 32] = found[k];
 }
 
-/// f(Tag<T>()) for the widest type that `bytes` are a multiple of and that may stand at both.
-template <class F>
-void visit_units(std::int64_t bytes, const void* a, const void* b, F&& f) {
-  const auto units_of = [&](std::int64_t size) {
-    const auto width = static_cast<std::size_t>(size);
-    return bytes % size == 0 && is_aligned(a, width) && is_aligned(b, width);
-  };
-  if (units_of(16)) return f(Tag<uint4>());
-  if (units_of(8)) return f(Tag<std::uint64_t>());
-  if (units_of(4)) return f(Tag<std::uint32_t>());
-  if (units_of(2)) return f(Tag<std::uint16_t>());
-  f(Tag<std::uint8_t>());
-}
-
 // Nothing can be read or written along an axis of size 0.
 void check_axis(const char* op, const Tensor& x, int axis, const Tensor& index) {
   if (x.shape().dim(axis) == 0 && index.numel() > 0)
@@ -454,7 +440,9 @@ void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
   const Tensor source = x.contiguous();
   Axes axes(source.shape(), axis);
   const auto size = static_cast<std::int64_t>(tensor::size_of(x.type()));
-  visit_units(axes.inner * size, out.data(), source.data(), [&](auto tag) {
+  const std::uintptr_t bits = static_cast<std::uintptr_t>(axes.inner * size) |
+                              address_of(out.data()) | address_of(source.data());
+  visit_units(bits, [&](auto tag) {
     using Unit = typename decltype(tag)::Type;
     constexpr auto kSize = static_cast<std::int64_t>(sizeof(Unit));
     axes.inner = axes.inner * size / kSize;

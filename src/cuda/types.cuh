@@ -196,6 +196,21 @@ struct alignas(sizeof(T) * N) Pack {
   T at[N];
 };
 
+inline std::uintptr_t address_of(const void* pointer) {
+  return reinterpret_cast<std::uintptr_t>(pointer);
+}
+
+/// f(Tag<T>()) for the widest unit of up to 16 bytes that all sizes and addresses or-ed into `bits`
+/// are multiples of.
+template <class F>
+void visit_units(std::uintptr_t bits, F&& f) {
+  if (bits % 16 == 0) return f(Tag<uint4>());
+  if (bits % 8 == 0) return f(Tag<std::uint64_t>());
+  if (bits % 4 == 0) return f(Tag<std::uint32_t>());
+  if (bits % 2 == 0) return f(Tag<std::uint16_t>());
+  f(Tag<std::uint8_t>());
+}
+
 /// The elements of a pack, taken out of whole words.
 template <class S, int kN>
 __device__ __forceinline__ Pack<Computed<S>, kN> widen(const Pack<S, kN>& pack) {
