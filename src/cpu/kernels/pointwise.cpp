@@ -99,7 +99,6 @@ LMP_MATH_FN void forward2(void* out, const void* const* in, std::size_t n) {
 // Two neighbours at a time, each half of a word: neither is moved between lanes to widen it.
 template <class Op, int kArity>
 void forward_brain(void* out, const void* const* in, std::size_t n) {
-  using Word = std::uint32_t __attribute__((aligned(2), may_alias));
   const auto made = [](float first, float second) __attribute__((always_inline)) {
     if constexpr (kArity == 1)
       return Op::fwd(first);
@@ -110,19 +109,18 @@ void forward_brain(void* out, const void* const* in, std::size_t n) {
     return rounded_brain(made(__builtin_bit_cast(float, a), __builtin_bit_cast(float, b)));
   };
   constexpr std::uint32_t kUpper = 0xffff0000u;
-  auto* o = static_cast<Word*>(out);
-  const auto *a = static_cast<const Word*>(in[0]), *b = static_cast<const Word*>(in[kArity - 1]);
+  auto* o = static_cast<Brain*>(out);
+  const auto *a = static_cast<const Brain*>(in[0]), *b = static_cast<const Brain*>(in[kArity - 1]);
   each<false>(
       0, n / 2, [=](std::size_t i) __attribute__((always_inline)) {
-        const std::uint32_t first = a[i], second = b[i];
-        o[i] = (upper(first & kUpper, second & kUpper) & kUpper) |
-               (upper(first << 16, second << 16) >> 16);
+        std::uint32_t first, second;
+        __builtin_memcpy(&first, a + 2 * i, sizeof first);
+        __builtin_memcpy(&second, b + 2 * i, sizeof second);
+        first = (upper(first & kUpper, second & kUpper) & kUpper) |
+                (upper(first << 16, second << 16) >> 16);
+        __builtin_memcpy(o + 2 * i, &first, sizeof first);
       });
-  if (n % 2 == 0) return;
-  const auto last = [&](int operand) {
-    return widen(static_cast<const Brain*>(in[operand])[n - 1]);
-  };
-  static_cast<Brain*>(out)[n - 1] = narrow_brain(made(last(0), last(kArity - 1)));
+  if (n % 2 != 0) o[n - 1] = narrow_brain(made(widen(a[n - 1]), widen(b[n - 1])));
 }
 
 template <class T>
