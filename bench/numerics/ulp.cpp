@@ -26,7 +26,7 @@
 
 #define LMP_MATH_FN [[gnu::always_inline]] inline
 namespace lmp::bench {
-#include "../../src/ops/math.hpp"
+#include "ops/math.hpp"
 }  // namespace lmp::bench
 
 namespace {
