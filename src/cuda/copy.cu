@@ -17,12 +17,6 @@ using tensor::detail::Iteration;
 
 namespace {
 
-constexpr int kThreads = 256;
-
-unsigned blocks_for(std::int64_t threads) {
-  return static_cast<unsigned>(ceil_div(threads, kThreads));
-}
-
 /// Whether elements are converted by taking their bits: all integers of a size wrap alike.
 constexpr bool same_bits(tensor::DataType to, tensor::DataType from) {
   using enum tensor::DataType;
@@ -270,8 +264,8 @@ void move_part(const Context& context, T* to, const T* from, const Iteration& pa
       return turned(std::integral_constant<int, 1>());
     }
   }
-  launch(context, "copy", &move_strided<T>, blocks_for(ceil_div(part.numel, 4)), kThreads, 0, to,
-         from, Loop<2>(part));
+  launch(context, "copy", &move_strided<T>, blocks_for(part.numel, 4), kThreads, 0, to, from,
+         Loop<2>(part));
 }
 
 }  // namespace
@@ -313,8 +307,8 @@ void copy(const Tensor& to, const Tensor& from) {
         using From = typename decltype(from_tag)::Type;
         constexpr int kN = 16 / static_cast<int>(std::max(sizeof(To), sizeof(From)));
         if constexpr (!kSameBits<To, From>)
-          launch(context, "copy", &cast_dense<To, From>, blocks_for(ceil_div(numel, kN * 4)),
-                 kThreads, 0, static_cast<To*>(to.data()), static_cast<const From*>(from.data()),
+          launch(context, "copy", &cast_dense<To, From>, blocks_for(numel, kN * 4), kThreads, 0,
+                 static_cast<To*>(to.data()), static_cast<const From*>(from.data()),
                  static_cast<std::uint32_t>(numel));
       });
     });
@@ -359,10 +353,13 @@ struct Parts {
 };
 
 template <class T>
+constexpr int kCatFlight = sizeof(T) < 16 ? 4 : 1;  // units that a thread takes, kThreads apart
+
+template <class T>
 __global__ void __launch_bounds__(kThreads)
-    join(T* to, const __grid_constant__ Parts<T> parts, const Divider width, std::int64_t to_row,
-         std::uint32_t n) {
-  constexpr int kFlight = sizeof(T) < 16 ? 4 : 1;
+    cat_dense(T* to, const __grid_constant__ Parts<T> parts, const Divider width,
+              std::int64_t to_row, std::uint32_t n) {
+  constexpr int kFlight = kCatFlight<T>;
   const std::uint32_t first = blockIdx.x * kFlight * kThreads + threadIdx.x;
   T v[kFlight];
   std::int64_t at[kFlight];
@@ -385,8 +382,8 @@ __global__ void __launch_bounds__(kThreads)
 
 /// Parts in units of T, `outer` rows of which there are.
 template <class T>
-void join_parts(const Context& context, const Tensor& out, const std::vector<Tensor>& parts,
-                std::int64_t outer) {
+void cat_units(const Context& context, const Tensor& out, const std::vector<Tensor>& parts,
+               std::int64_t outer) {
   const auto units = [&](const Tensor& t) {
     return static_cast<std::int64_t>(t.numel() * tensor::size_of(t.type()) / sizeof(T)) / outer;
   };
@@ -398,8 +395,8 @@ void join_parts(const Context& context, const Tensor& out, const std::vector<Ten
     joined.start[joined.count] = static_cast<std::uint32_t>(end);
     if (joined.count < Parts<T>::kMost && i + 1 < parts.size()) continue;
     if (end > 0)
-      launch(context, "cat", &join<T>, blocks_for(ceil_div(outer * end, sizeof(T) < 16 ? 4 : 1)),
-             kThreads, 0, to, joined, Divider(static_cast<std::uint32_t>(end)), units(out),
+      launch(context, "cat", &cat_dense<T>, blocks_for(outer * end, kCatFlight<T>), kThreads, 0, to,
+             joined, Divider(static_cast<std::uint32_t>(end)), units(out),
              static_cast<std::uint32_t>(outer * end));
     to += end;
     joined = Parts<T>();
@@ -424,7 +421,7 @@ void cat(const Tensor& out, const std::vector<Tensor>& parts, int axis) {
     const std::size_t units = out.numel() * tensor::size_of(out.type()) / sizeof(Unit);
     if (!dense || units > static_cast<std::size_t>(kLaunchElements))
       return tensor::detail::for_places(out, parts, axis, copy);
-    join_parts<Unit>(Context(out.device()), out, parts, outer);
+    cat_units<Unit>(Context(out.device()), out, parts, outer);
   });
 }
 
@@ -457,8 +454,8 @@ void fill(const Tensor& to, Number value) {
     auto* const data = static_cast<T*>(to.data());
     if (to.is_contiguous() && numel <= kLaunchElements && is_aligned(data, 16))
       return launch(context, "fill", &fill_dense<T>,
-                    blocks_for(ceil_div(numel, 16 / static_cast<int>(sizeof(T)))), kThreads, 0,
-                    data, element, static_cast<std::uint32_t>(numel));
+                    blocks_for(numel, 16 / static_cast<int>(sizeof(T))), kThreads, 0, data, element,
+                    static_cast<std::uint32_t>(numel));
     const IntList strides[1] = {to.strides()};
     for_parts(Iteration(to.shape(), strides, true),
               [&](const Iteration& part, const std::int64_t* offsets) {

@@ -21,12 +21,7 @@ using tensor::detail::concat;
 
 namespace {
 
-constexpr int kThreads = 256;
 constexpr int kFlight = 4;  // elements that a thread takes, kThreads apart
-
-unsigned blocks_for(std::int64_t n, int each = kFlight) {
-  return static_cast<unsigned>(ceil_div(n, std::int64_t{kThreads} * each));
-}
 
 /// Which cells of a tensor of axes (outer, size, inner) the elements of one of axes (outer, count,
 /// inner) stand for, by an index along the axis that has an entry for each position, or for each
@@ -307,7 +302,7 @@ void add_sorted(const Context& context, const char* op, T* out, std::int64_t out
   segments.out_step = out_step;
   segments.step = step;
   segments.next_step = parts * columns.width;
-  launch(context, op, &add_rows<S, T, kN>, blocks_for(threads, 1), kThreads, 0, out, source, next,
+  launch(context, op, &add_rows<S, T, kN>, blocks_for(threads), kThreads, 0, out, source, next,
          segments);
   if (parts > 0)
     add_sorted<C, T, kN>(context, op, out, out_step, next, segments.next_step, columns, next_places,
@@ -347,8 +342,8 @@ void add_in_order(const Context& context, const char* op, const Tensor& out, con
     for (std::int64_t low = 0; low < sums.places; low += kLaunchElements) {
       const auto range = static_cast<std::uint32_t>(std::min(kLaunchElements, sums.places - low));
       Pairs<std::uint32_t, std::uint32_t> pairs(context, size);
-      launch(context, op, &list_places, blocks_for(n), kThreads, 0, pairs.keys(), pairs.positions(),
-             sums.cells, start, n, low, range);
+      launch(context, op, &list_places, blocks_for(n, kFlight), kThreads, 0, pairs.keys(),
+             pairs.positions(), sums.cells, start, n, low, range);
       pairs.sort(context, op, size, std::bit_width(range));
       visit_floating(out.type(), [&](auto tag) {
         using T = typename decltype(tag)::Type;
@@ -374,8 +369,8 @@ void add_unordered(const Context& context, const char* op, const Tensor& out, co
   const auto n = static_cast<std::int64_t>(source.numel());
   visit(out.type(), [&](auto tag) {
     using T = typename decltype(tag)::Type;
-    launch(context, op, &add_elements<T>, blocks_for(n), kThreads, 0, static_cast<T*>(out.data()),
-           static_cast<const T*>(source.data()), cells, n);
+    launch(context, op, &add_elements<T>, blocks_for(n, kFlight), kThreads, 0,
+           static_cast<T*>(out.data()), static_cast<const T*>(source.data()), cells, n);
   });
 }
 
@@ -420,12 +415,14 @@ void put_last(const Context& context, const char* op, const Tensor& out, const T
     const std::int64_t some = std::min(kLaunchElements, n - start);
     if (last) {
       check(cudaMemsetAsync(last, 0, bytes, context.stream), op);
-      launch(context, op, &find_last, blocks_for(some), kThreads, 0, last, cells, start, some);
+      launch(context, op, &find_last, blocks_for(some, kFlight), kThreads, 0, last, cells, start,
+             some);
     }
     visit_bits(out.type(), [&](auto tag) {
       using T = typename decltype(tag)::Type;
-      launch(context, op, &put<T>, blocks_for(some), kThreads, 0, static_cast<T*>(out.data()),
-             static_cast<const T*>(source.data()), last, cells, start, some);
+      launch(context, op, &put<T>, blocks_for(some, kFlight), kThreads, 0,
+             static_cast<T*>(out.data()), static_cast<const T*>(source.data()), last, cells, start,
+             some);
     });
   }
 }
@@ -456,8 +453,9 @@ void index_select(const char* op, const Tensor& out, const Tensor& x, int axis,
           static_cast<const std::int64_t*>(index.data()), Positions(context, op, axes.size),
           Divider(static_cast<std::uint32_t>(index.numel())), static_cast<std::uint32_t>(rows),
           static_cast<std::uint32_t>(axes.inner));
-    launch(context, op, &pick<Unit>, blocks_for(n), kThreads, 0, static_cast<Unit*>(out.data()),
-           static_cast<const Unit*>(source.data()), Cells(context, op, axes, index, false), n, 1u);
+    launch(context, op, &pick<Unit>, blocks_for(n, kFlight), kThreads, 0,
+           static_cast<Unit*>(out.data()), static_cast<const Unit*>(source.data()),
+           Cells(context, op, axes, index, false), n, 1u);
   });
 }
 
@@ -487,7 +485,7 @@ void gather(const char* op, const Tensor& out, const Tensor& x, int axis, const 
     using T = typename decltype(tag)::Type;
     const auto n = static_cast<std::int64_t>(out.numel());
     const bool whole = axes.inner % (kThreads * kFlight) == 0;
-    launch(context, op, &pick<T>, blocks_for(n), kThreads, 0, static_cast<T*>(out.data()),
+    launch(context, op, &pick<T>, blocks_for(n, kFlight), kThreads, 0, static_cast<T*>(out.data()),
            static_cast<const T*>(source.data()), Cells(context, op, axes, index, true), n,
            whole ? static_cast<std::uint32_t>(n / axes.inner) : 1u);
   });

@@ -25,6 +25,13 @@ void launch(const Context& context, const char* op, void (*kernel)(P...), dim3 g
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+/// Threads of a block where no kernel asks for another number.
+inline constexpr int kThreads = 256;
+/// Blocks of that many threads, each of which takes `each` of n elements.
+constexpr unsigned blocks_for(std::int64_t n, int each = 1) {
+  return static_cast<unsigned>(ceil_div(n, std::int64_t{kThreads} * each));
+}
+
 /// Division of 32-bit numbers below 2^31 by one that is known before the loop: a multiplication and
 /// a shift (Granlund and Montgomery, "Division by invariant integers using multiplication", PLDI
 /// 1994).

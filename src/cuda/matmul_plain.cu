@@ -9,7 +9,7 @@ namespace {
 
 constexpr int kSide = 64, kDepth = 16;  // of the tiles of c, and of a and b
 constexpr int kLanes = 16, kEach = kSide / kLanes;
-constexpr int kThreads = kLanes * kLanes;
+static_assert(kLanes * kLanes == kThreads);
 constexpr int kLoads = kSide * kDepth / kThreads;
 
 /// What products are summed in: integers wrap, so that any width will do.

@@ -443,8 +443,8 @@ __global__ void __launch_bounds__(kLines* kWarp)
 
 template <class S>
 __global__ void __launch_bounds__(kLines* kWarp)
-    join_parts(S* weight, S* bias, const Parts<Computed<S>> parts, std::int64_t count,
-               std::int64_t columns) {
+    sum_parts(S* weight, S* bias, const Parts<Computed<S>> parts, std::int64_t count,
+              std::int64_t columns) {
   using C = Computed<S>;
   wait_for_earlier();
   S* const to = blockIdx.y == 0 ? weight : bias;
@@ -588,7 +588,7 @@ void normalize_backward(bool centered, const GradientTarget& gx, const Tensor& g
         return static_cast<std::size_t>(2 * parts * a.columns) * sizeof(C);
       };
       const auto join = [&](const Scratch& parts, std::int64_t count) {
-        launch_early(context, op, &join_parts<S>,
+        launch_early(context, op, &sum_parts<S>,
                      dim3(static_cast<unsigned>(ceil_div(a.columns, kWarp)), 2),
                      dim3(kWarp, kLines), 0, data_of<S>(gw), data_of<S>(gb),
                      Parts<C>{parts.as<C>()}, count, a.columns);

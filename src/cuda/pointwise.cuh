@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstring>
 
 #include "cuda/backend.hpp"
@@ -65,8 +66,6 @@ void for_ops(F&& f) {
 #include "lamppp/tensor/pointwise.def"
 }
 
-inline constexpr int kThreads = 256;
-
 /// Little enough to compute that memory is what an element waits for.
 template <class Op, class S>
 inline constexpr bool kCheap = Op::info.promote != Promote::Float && !std::is_same_v<Op, Pow> &&
@@ -92,13 +91,15 @@ using In = Computed<Stored<Op, i, S>>;
 template <class Op, class S>
 using Result = std::conditional_t<Op::info.promote == Promote::Compare, bool, S>;
 
+template <class Op, class... Ops>
+constexpr bool is_one_of(Ops...) {
+  return (std::is_same_v<Op, Ops> || ...);
+}
 /// Whether the op's functions of halves are others than those of floats.
 template <class Op, class S>
-inline constexpr bool kNarrows = kIsHalf<S> && [] {
-  const auto is_one_of = []<class... Ops>(Ops...) { return (std::is_same_v<Op, Ops> || ...); };
-  return is_one_of(Pow(), Remainder(), Log(), Log1p(), Sin(), Cos(), Tanh(), Erf(), Sigmoid(),
-                   Silu(), Gelu());
-}();
+inline constexpr bool kNarrows = is_one_of<Op>(Pow(), Remainder(), Log(), Log1p(), Sin(), Cos(),
+                                               Tanh(), Erf(), Sigmoid(), Silu(), Gelu()) &&
+                                 kIsHalf<S>;
 
 template <class Op, class S>
 inline constexpr bool kTakes = kIsFloating<S> ||
@@ -107,8 +108,8 @@ inline constexpr bool kTakes = kIsFloating<S> ||
 
 /// Whether there are elements of S that the op has no answer for, as the second operand.
 template <class Op, class S>
-inline constexpr bool kRefuses = !kIsFloating<S> &&
-                                 (std::is_same_v<Op, Pow> || std::is_same_v<Op, Remainder>);
+inline constexpr bool kRefuses =
+    !kIsFloating<S> && (std::is_same_v<Op, Pow> || std::is_same_v<Op, Remainder>);
 template <class Op, class S>
 __device__ __forceinline__ bool is_refused(S b) {
   return std::is_same_v<Op, Pow> ? b < S{0} : b == S{0};
@@ -165,7 +166,8 @@ class Values {
     if (repeats)
       words_.at[0] = static_cast<const Bits<sizeof(S)>*>(from.data)[i];
     else
-      words_ = *reinterpret_cast<const Pack<Word, kN / kEach>*>(static_cast<const S*>(from.data) + i);
+      words_ =
+          *reinterpret_cast<const Pack<Word, kN / kEach>*>(static_cast<const S*>(from.data) + i);
   }
   /// A pack that is at hand.
   __device__ __forceinline__ void set(const Pack<Bits<sizeof(S)>, kN>& pack) {
@@ -188,7 +190,7 @@ class Values {
 
  private:
   static constexpr int kBytes = static_cast<int>(sizeof(S)) * kN;
-  using Word = Bits<sizeof(S) >= 4 ? static_cast<int>(sizeof(S)) : kBytes < 4 ? kBytes : 4>;
+  using Word = Bits<std::max(static_cast<int>(sizeof(S)), std::min(kBytes, 4))>;
   static constexpr int kEach = static_cast<int>(sizeof(Word) / sizeof(S));
   /// A number that no element is: of a half's op it is a float.
   static constexpr bool kWideNumber = kMayBeNumber && kIsHalf<S>;

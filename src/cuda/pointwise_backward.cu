@@ -177,10 +177,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-unsigned blocks_for(std::int64_t threads) {
-  return static_cast<unsigned>(ceil_div(threads, kThreads));
-}
-
 template <class Op, int kArity>
 void run(unsigned reads, const tensor::detail::GradientTarget* out, const Tensor& g,
          const Operand* in, const Tensor& result) {
@@ -260,8 +256,7 @@ void run(unsigned reads, const tensor::detail::GradientTarget* out, const Tensor
         if (!aligned) return;
         done = true;
         launch(context, Op::info.name, &backward_dense<Op, kArity, S>,
-               blocks_for(ceil_div(numel, kPack<Op, S>)), kThreads, 0, k,
-               static_cast<std::uint32_t>(numel));
+               blocks_for(numel, kPack<Op, S>), kThreads, 0, k, static_cast<std::uint32_t>(numel));
       });
       if (done) return;
     }

@@ -393,10 +393,6 @@ Walk<kOperands> in_groups(Iteration& loop, Size&& size, Data&& data) {
   return walk;
 }
 
-unsigned blocks_for(std::int64_t elements, int each) {
-  return static_cast<unsigned>(ceil_div(elements, std::int64_t{kThreads} * each));
-}
-
 template <class Op, int kArity>
 void run(DataType compute, const Tensor& out, const Operand* in) {
   const Context context(out.device());
@@ -485,7 +481,7 @@ void run(DataType compute, const Tensor& out, const Operand* in) {
                           0, static_cast<void*>(to), from, loop, repeats, turned, tiles);
           }
         }
-        launch(context, Op::info.name, &forward_rows<Op, kArity, S>, blocks_for(packs.numel, 1),
+        launch(context, Op::info.name, &forward_rows<Op, kArity, S>, blocks_for(packs.numel),
                kThreads, 0, static_cast<void*>(to), from, loop, repeats);
       });
     }

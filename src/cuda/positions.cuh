@@ -30,9 +30,7 @@ struct Positions {
     return 0;
   }
   /// Reports that position i is out of range.
-  __device__ void refuse(std::int64_t i) const {
-    publish(report, op, i, size);
-  }
+  __device__ void refuse(std::int64_t i) const { publish(report, op, i, size); }
   std::int64_t size;
 
  private:

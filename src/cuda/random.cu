@@ -102,10 +102,6 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-unsigned blocks_for(std::int64_t n, int each) {
-  return static_cast<unsigned>(ceil_div(n, std::int64_t{kThreads} * each));
-}
-
 }  // namespace
 
 void random(Distribution distribution, const Tensor& out, std::uint64_t seed, std::uint64_t offset,

@@ -155,8 +155,6 @@ struct Sorted {
   }
 };
 
-constexpr int kThreads = 256;
-
 // ---- Rows that a block sorts ----
 
 template <class Key>
@@ -277,10 +275,6 @@ void sort_small(const Context& context, const Sorted& s, std::int64_t rows) {
 
 constexpr int kEach = 4;  // elements that a thread takes, kThreads apart
 
-unsigned blocks_for(std::int64_t n) {
-  return static_cast<unsigned>(ceil_div(n, std::int64_t{kThreads} * kEach));
-}
-
 __device__ __forceinline__ std::int64_t first_of_thread() {
   return std::int64_t{blockIdx.x} * kThreads * kEach + threadIdx.x;
 }
@@ -355,21 +349,21 @@ void sort_by_key(const Context& context, const Sorted& s, std::int64_t rows, boo
   const int row_bits = std::bit_width(static_cast<std::uint64_t>(rows - 1));
   const LongDivider row(s.n, count), keep(s.keep, kept);
   Pairs<Key, Position> pairs(context, size);
-  launch(context, "argsort", &make_keys<Key, Position>, blocks_for(count), kThreads, 0,
+  launch(context, "argsort", &make_keys<Key, Position>, blocks_for(count, kEach), kThreads, 0,
          pairs.keys(), pairs.positions(), s, row, count, with_row && rows > 1);
   pairs.sort(context, "argsort", size, s.rule.bits + (with_row ? row_bits : 0));
   if constexpr (sizeof(Position) == 4) {
     if (!with_row && rows > 1) {
       Pairs<std::uint32_t, std::uint32_t> by_row(context, size);
-      launch(context, "argsort", &make_row_keys, blocks_for(count), kThreads, 0, by_row.keys(),
-             by_row.positions(), pairs.positions(), row, count);
+      launch(context, "argsort", &make_row_keys, blocks_for(count, kEach), kThreads, 0,
+             by_row.keys(), by_row.positions(), pairs.positions(), row, count);
       by_row.sort(context, "argsort", size, row_bits);
-      launch(context, "argsort", &write_sorted<Key, Position>, blocks_for(kept), kThreads, 0, s,
-             nullptr, by_row.positions(), keep, kept);
+      launch(context, "argsort", &write_sorted<Key, Position>, blocks_for(kept, kEach), kThreads, 0,
+             s, nullptr, by_row.positions(), keep, kept);
       return;
     }
   }
-  launch(context, "argsort", &write_sorted<Key, Position>, blocks_for(kept), kThreads, 0, s,
+  launch(context, "argsort", &write_sorted<Key, Position>, blocks_for(kept, kEach), kThreads, 0, s,
          pairs.keys(), pairs.positions(), keep, kept);
 }
 

@@ -19,7 +19,7 @@ namespace {
 // step share a launch, as the numbers of the rule are the same for them. In a graph these numbers
 // lie on the GPU, and a small kernel makes them anew for each replay.
 
-constexpr int kThreads = 256, kFlying = 2;
+constexpr int kFlying = 2;
 
 template <class S>
 constexpr int kPack = sizeof(S) == 8 ? 2 : 4;
