@@ -605,6 +605,16 @@ Inputs<Op, S> moved(const Inputs<Op, S>& in, const std::int64_t* offsets) {
   return to;
 }
 
+/// go(stats, step): all in one where a row is not parted, else the statistics of the parts first.
+template <class Op, class Go>
+void in_steps(const Context& context, std::int64_t rows, std::int64_t parts, Go&& go) {
+  using Stat = typename Op::Stat;
+  if (parts == 1) return go(nullptr, Step::All);
+  const Scratch stats(context, static_cast<std::size_t>(rows * parts) * sizeof(Stat));
+  go(stats.as<Stat>(), Step::Statistics);
+  go(stats.as<Stat>(), Step::Results);
+}
+
 /// Operands of `loop` are the output and the inputs.
 template <class Op, class S>
 void run_rows(const Context& context, const char* name, S* out, const Inputs<Op, S>& in,
@@ -661,11 +671,7 @@ void run_rows(const Context& context, const char* name, S* out, const Inputs<Op,
       done += part.numel;
     });
   };
-  if (parts == 1) return go(nullptr, Step::All);
-  const Scratch stats(context,
-                      static_cast<std::size_t>(loop.numel * parts) * sizeof(typename Op::Stat));
-  go(stats.as<typename Op::Stat>(), Step::Statistics);
-  go(stats.as<typename Op::Stat>(), Step::Results);
+  in_steps<Op>(context, loop.numel, parts, go);
 }
 
 /// The last axis of `loop` is the columns'; `strides` are those of the operands along the axis of
@@ -716,11 +722,7 @@ void run_columns(const Context& context, const char* name, S* out, const Inputs<
       done += part.numel;
     });
   };
-  if (parts == 1) return go(nullptr, Step::All);
-  const Scratch stats(context,
-                      static_cast<std::size_t>(loop.numel * parts) * sizeof(typename Op::Stat));
-  go(stats.as<typename Op::Stat>(), Step::Statistics);
-  go(stats.as<typename Op::Stat>(), Step::Results);
+  in_steps<Op>(context, loop.numel, parts, go);
 }
 
 /// The loop over all axes but one, of operands whose shape is that of the first, in its order.

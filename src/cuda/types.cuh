@@ -20,9 +20,11 @@ struct Tag {
   using Type = T;
 };
 
-/// f(Tag<T>()) for the type of the elements in memory.
+/// f(Tag<T>()) for the type of the elements in memory. In a kernel f is of the device, else of the
+/// host, which the compiler need not check.
+#pragma nv_exec_check_disable
 template <class F>
-decltype(auto) visit(tensor::DataType type, F&& f) {
+__host__ __device__ __forceinline__ decltype(auto) visit(tensor::DataType type, F&& f) {
   using enum tensor::DataType;
   switch (type) {
     case Bool:
@@ -136,38 +138,10 @@ inline constexpr bool kPromotes =
                    : kIsFloating<C> || std::is_same_v<S, C> || std::is_same_v<S, bool> ||
                          sizeof(S) < sizeof(C);
 
-/// visit in kernels.
-template <class F>
-__device__ __forceinline__ void visit_here(tensor::DataType type, F&& f) {
-  using enum tensor::DataType;
-  switch (type) {
-    case Bool:
-      return f(Tag<bool>());
-    case UInt8:
-      return f(Tag<std::uint8_t>());
-    case Int8:
-      return f(Tag<std::int8_t>());
-    case Int16:
-      return f(Tag<std::int16_t>());
-    case Int32:
-      return f(Tag<std::int32_t>());
-    case Int64:
-      return f(Tag<std::int64_t>());
-    case Float16:
-      return f(Tag<Half>());
-    case BFloat16:
-      return f(Tag<Brain>());
-    case Float32:
-      return f(Tag<float>());
-    default:
-      return f(Tag<double>());
-  }
-}
-
-/// The same for operands of what is computed in C, which have no other types than kPromotes says.
+/// visit for operands of what is computed in C, which have no other types than kPromotes says.
 template <class C, class F>
 __device__ __forceinline__ void visit_promoted(tensor::DataType type, F&& f) {
-  visit_here(type, [&](auto tag) {
+  visit(type, [&](auto tag) {
     if constexpr (kPromotes<typename decltype(tag)::Type, C>) f(tag);
   });
 }
@@ -176,7 +150,7 @@ __device__ __forceinline__ void visit_promoted(tensor::DataType type, F&& f) {
 template <class C>
 __device__ __forceinline__ C load_as(const void* from, tensor::DataType type, std::int64_t i) {
   C v;
-  visit_here(type, [&](auto tag) {
+  visit(type, [&](auto tag) {
     v = convert<C>(static_cast<const typename decltype(tag)::Type*>(from)[i]);
   });
   return v;
@@ -184,7 +158,7 @@ __device__ __forceinline__ C load_as(const void* from, tensor::DataType type, st
 
 template <class C>
 __device__ __forceinline__ void store_as(void* to, tensor::DataType type, std::int64_t i, C v) {
-  visit_here(type, [&](auto tag) {
+  visit(type, [&](auto tag) {
     using S = typename decltype(tag)::Type;
     static_cast<S*>(to)[i] = convert<S>(v);
   });
