@@ -11,6 +11,18 @@
 /// What the tests of autograd share.
 namespace lmp::testing {
 
+/// While it is alive, `more` bytes of the CPU's memory are left.
+struct MemoryLeft {
+  explicit MemoryLeft(std::int64_t more) {
+    empty_cache();
+    const tensor::MemoryStats now = memory_stats();
+    set_memory_limit(static_cast<std::size_t>(now.live_block_bytes + now.cached_bytes + more));
+  }
+  MemoryLeft(const MemoryLeft&) = delete;
+  MemoryLeft& operator=(const MemoryLeft&) = delete;
+  ~MemoryLeft() { set_memory_limit(0); }
+};
+
 inline std::vector<double> values(const Tensor& t) { return t.to_vector<double>(); }
 inline std::vector<double> values(const Variable& v) { return v.to_vector<double>(); }
 

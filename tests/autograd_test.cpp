@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <functional>
 
 #include "autograd_support.hpp"
 
@@ -704,6 +705,73 @@ TEST(LifetimesDeathTest, GlobalsAtExit) {
         std::exit(0);
       },
       ::testing::ExitedWithCode(0), "");
+}
+
+TEST(Autograd, PowHasSecondDerivativesWhereTheExponentIsZero) {
+  const auto power = [](const std::vector<Variable>& in) { return pow(in[0], in[1]); };
+  const Variable a = leaf({2, 0.5}), b = leaf({0, 0});
+  const auto result = gradgradcheck(power, {a, b});
+  EXPECT_TRUE(result) << result.report;
+  const Variable zero = leaf({0});
+  EXPECT_EQ(values(grad({pow(zero, leaf({0}))}, {zero})[0]), Values({0}));
+}
+
+TEST(Autograd, GradcheckRefusesElementsThatShareMemory) {
+  const Variable x(broadcast_to(ones({1}, DeviceType::CPU, DataType::Float64), {3}), true);
+  EXPECT_THROW(gradcheck([](const std::vector<Variable>& in) { return in[0] * in[0]; }, {x}),
+               ShapeError);
+}
+
+TEST(Autograd, EinsumTakesEmptySizes) {
+  const Variable a(zeros({0, 3}), true), b(ones({3, 4}), true);
+  const Variable y = einsum("ij,jk->ik", {a, b});
+  EXPECT_EQ(y.shape(), Shape({0, 4}));
+  sum(y).backward();
+  EXPECT_EQ(values(b.grad()), Values(12, 0.0));
+}
+
+// Intermediate values beyond the range of Float16 whose results are within it; recorded gradients
+// and tangents too.
+TEST(Autograd, HalvesAreComputedInFloat) {
+  const auto half = [](const Tensor& t) { return t.astype(DataType::Float16); };
+  const auto check = [&](const std::function<Variable(const Variable&)>& f, const Tensor& at,
+                         const Tensor& seed) {
+    const Variable wide(at, true), x(half(at), true);
+    const Variable expected = f(wide), y = f(x);
+    const Values want = values(grad({expected}, {wide}, {.grad_outputs = {Variable(seed)}})[0]);
+    const Variable g(half(seed));
+    const auto near = [&](const Tensor& got, const Values& right, const char* way) {
+      EXPECT_EQ(got.type(), DataType::Float16);
+      const Values v = values(got);
+      for (std::size_t i = 0; i < v.size(); ++i)
+        EXPECT_NEAR(v[i], right[i], 2e-3 * std::abs(right[i]) + 1e-4) << way << " " << i;
+    };
+    near(grad({y}, {x}, {.grad_outputs = {g}, .retain_graph = true})[0].data(), want, "plain");
+    near(grad({y}, {x}, {.grad_outputs = {g}, .create_graph = true})[0].data(), want, "recorded");
+    const Tensor along = half(ones(at.shape()));
+    near(jvp(f, half(at), along).tangent.data(), values(jvp(f, at, ones(at.shape())).tangent),
+         "tangent");
+  };
+  const Tensor row({300.F, -400.F, 0.F}, {1, 3}), seed({1000.F, 0.F, 0.F}, {1, 3});
+  const auto weight = [](const Variable& x) { return Variable(ones({3}).astype(x.type())); };
+  check([&](const Variable& x) { return rms_norm(x, weight(x)); }, row, seed);
+  check([&](const Variable& x) { return layer_norm(x, weight(x), weight(x)); }, row, seed);
+  Tensor turns = full({2000}, 100.0);
+  turns.slice(0, 0, std::nullopt, 2).fill(-100);
+  check([](const Variable& x) { return lmp::std(x); }, turns, full({}, 1000.0));
+  check([](const Variable& x) { return norm(x); }, Tensor({1e-3F, 0.F}, {2}), full({}, 100.0));
+  check([](const Variable& x) { return max(x); }, ones({70000}), full({}, 1000.0));
+  const Tensor labels = zeros({70000}, DeviceType::CPU, DataType::Int64);
+  check([&](const Variable& x) { return cross_entropy(x, labels); }, zeros({70000, 2}),
+        full({}, 30000.0));
+}
+
+TEST(Autograd, CrossEntropyOfNoRowsHasDerivativesOfZero) {
+  const Variable x(Tensor({1.0, 2.0}, {1, 2}), true);
+  const Variable y = cross_entropy(x, Tensor({-100}, {1}));
+  const Variable g = grad({y}, {x}, {.create_graph = true})[0];
+  EXPECT_EQ(values(g), Values({0, 0}));
+  EXPECT_EQ(values(grad({sum(g)}, {x})[0]), Values({0, 0}));
 }
 
 }  // namespace

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <stdexcept>
+#include <thread>
 #include <tuple>
 
 #include "graph_support.hpp"
@@ -634,6 +636,43 @@ TEST(CheckpointThreads, BuiltHereRunThere) {
   const Values expected = gradients({x}, [&] { return dropout(x * x, 0.5); })[0];
   std::thread([&] { y.backward(); }).join();
   EXPECT_EQ(values(x.grad()), expected);
+}
+
+TEST(CheckpointThreads, OthersMayDrawBetween) {
+  std::atomic<bool> stop = false;
+  std::thread other([&] {
+    while (!stop) rand({4});
+  });
+  const Variable x = leaf({1, 2, 3, 4});
+  for (int i = 0; i < 2000; ++i)
+    sum(checkpoint([](const Variable& v) { return dropout(dropout(v * v, 0.1) * v, 0.2); }, x))
+        .backward();
+  stop = true;
+  other.join();
+}
+
+TEST(Checkpoint, NestedRegionsDrawTheSameAgain) {
+  const auto inner = [](const Variable& v) { return dropout(v * v, 0.5); };
+  const auto outer = [&](const Variable& v) {
+    return dropout(checkpoint(inner, dropout(v * v, 0.5)) * v, 0.5);
+  };
+  Generator g(5);
+  const Variable x = random_leaf(g, {100});
+  manual_seed(4);
+  const auto expected = gradients({x}, [&] { return outer(x); });
+  manual_seed(4);
+  EXPECT_EQ(gradients({x}, [&] { return checkpoint(outer, x); }), expected);
+}
+
+TEST(Checkpoint, OneElementOfManyThatIsReadOtherwiseIsNoticed) {
+  const Variable x(ones({1000}), true);
+  std::vector<float> read(1000);
+  for (std::size_t i = 0; i < read.size(); ++i) read[i] = static_cast<float>(i);
+  Tensor c(read, {1000});
+  const Variable y = sum(checkpoint([&](const Variable& v) { return sum(v * c); }, x));
+  std::swap(read[1], read[2]);  // their sum is the same
+  c = Tensor(read, {1000});
+  EXPECT_THROW(y.backward(), AutogradError);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@
 #include <numeric>
 #include <string>
 
-#include "lamppp/lamppp.hpp"
+#include "autograd_support.hpp"
 
 namespace {
 
@@ -140,6 +140,20 @@ TEST(Idx, HugeDimensionsAreRefusedBeforeAllocation) {
        {idx(0x08, {kMax}, bytes_of({1})), gzip(idx(0x08, {kMax}, bytes_of({1})))})
     EXPECT_NE(error_of(bytes).find("call for 4294967295 bytes"), std::string::npos);
   EXPECT_LT(memory_stats().peak_live_bytes, before + (1 << 20));
+}
+
+TEST(Idx, SizesThatAreALieCostNoMoreThanWhatIsThere) {
+  Bytes noise(1 << 20);
+  std::uint32_t state = 1;
+  for (auto& byte : noise)
+    byte = static_cast<Bytes::value_type>((state = state * 1664525U + 1) >> 24);
+  const Bytes lie = gzip(idx(0x08, {1000000000}, noise));
+  {
+    const lmp::testing::MemoryLeft left(1 << 20);
+    EXPECT_NE(error_of(lie).find("ends within its elements"), std::string::npos);
+  }
+  const Bytes zeros = idx(0x08, {1 << 22}, Bytes(1 << 22));
+  EXPECT_TRUE(array_equal(read_idx(gzip(zeros)), read_idx(zeros)));
 }
 
 TEST(Idx, ABombIsNotUnpacked) {

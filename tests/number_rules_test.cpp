@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "autograd_support.hpp"
 #include "lamppp/lamppp.hpp"
 #include "sweep.hpp"
 
@@ -262,6 +263,44 @@ TEST(NumberRules, InPlaceKeepsTheType) {
       expect(t, type, {3, 3});
     }
   }
+}
+
+TEST(NumberRules, ResultsInFloatTakeAnyInteger) {
+  const Tensor x = tensor(DataType::UInt8, {10, 20});
+  expect(x / 320, DataType::Float32, {0.03125, 0.0625});
+  expect(x / -1, DataType::Float32, {-10, -20});
+  EXPECT_THROW(x + 320, lmp::ValueError);
+}
+
+TEST(NumberRules, FullAndPadThrowWhereTheTypeDoesNotHoldTheNumber) {
+  for (const DataType type : kIntegers) {
+    expect(lmp::full({1}, 3.0, {}, type), type, {3});
+    for (const double value : {0.5, 1e30, -1e30, kInf, kNan}) {
+      EXPECT_THROW(lmp::full({1}, value, {}, type), lmp::ValueError) << type << " " << value;
+      EXPECT_THROW(lmp::pad(lmp::zeros({1}, {}, type), {{1, 1}}, value), lmp::ValueError);
+    }
+  }
+  EXPECT_THROW(lmp::full({1}, 300.0, {}, DataType::UInt8), lmp::ValueError);
+  EXPECT_THROW(lmp::full({1}, -1.0, {}, DataType::UInt8), lmp::ValueError);
+}
+
+TEST(NumberRules, RandintStaysWithinTheType) {
+  EXPECT_EQ(lmp::randint(0, 256, {9}, {}, DataType::UInt8).type(), DataType::UInt8);
+  const std::uint64_t before = lmp::default_generator().offset();
+  EXPECT_THROW(lmp::randint(0, 257, {9}, {}, DataType::UInt8), lmp::ValueError);
+  EXPECT_THROW(lmp::randint(-1, 1, {9}, {}, DataType::UInt8), lmp::ValueError);
+  EXPECT_THROW(lmp::randint(0, 100000, {9}, {}, DataType::Float16), lmp::ValueError);
+  EXPECT_EQ(lmp::default_generator().offset(), before);
+}
+
+TEST(NumberRules, ADrawThatThrowsLeavesTheStreamWhereItIs) {
+  const std::uint64_t before = lmp::default_generator().offset();
+  const lmp::testing::MemoryLeft left(1 << 20);
+  EXPECT_THROW(lmp::rand({1 << 22}), lmp::OutOfMemoryError);
+  EXPECT_THROW(lmp::randint(0, 9, {1 << 22}), lmp::OutOfMemoryError);
+  EXPECT_THROW(lmp::bernoulli(0.5, {1 << 22}), lmp::OutOfMemoryError);
+  EXPECT_THROW(lmp::permutation(1 << 22), lmp::OutOfMemoryError);
+  EXPECT_EQ(lmp::default_generator().offset(), before);
 }
 
 }  // namespace

@@ -613,4 +613,43 @@ TEST(Optim, ClipLeavesWhatIsNotFinite) {
   EXPECT_THROW(lmp::optim::clip_grad_norm(p, NAN), lmp::ValueError);
 }
 
+TEST(Optim, AStepThatThrowsLeavesTheStateAsItWas) {
+  const Tensor all = lmp::ones({4});
+  const Variable a(all.slice(0, 0, 3), true), b(all.slice(0, 1, 4), true);
+  Adam adam({a, b}, {.lr = 0.1});
+  give(a, 1);
+  give(b, 1);
+  EXPECT_THROW(adam.step(), lmp::ValueError);  // they share elements
+  for (const auto& [name, value] : adam.state()) {
+    EXPECT_TRUE(name == "0.step" || name == "1.step") << name;
+    EXPECT_EQ(value.item(), 0);
+  }
+  adam.load_state(adam.state());
+}
+
+TEST(Optim, ANewStateThatMemoryIsMissingForIsNotKept) {
+  const Variable a(lmp::ones({8}), true), b(lmp::ones({1 << 22}), true);
+  Adam adam({a, b}, {.lr = 0.1});
+  give(a, 1);
+  give(b, 1);
+  {
+    const lmp::testing::MemoryLeft left(1 << 20);
+    EXPECT_THROW(adam.step(), lmp::OutOfMemoryError);
+  }
+  EXPECT_EQ(adam.state().size(), 2U);
+  adam.step();
+  EXPECT_EQ(adam.state().at("0.step").item(), 1);
+  EXPECT_NEAR(a.data().index({0}), 0.9, 1e-6);
+}
+
+TEST(Optim, LoadStateRefusesWhatStateCannotHaveGiven) {
+  const Variable p(lmp::ones({2}), true);
+  SGD sgd({p}, {.momentum = 0.9});
+  EXPECT_THROW(sgd.load_state({{"0.step", lmp::full({}, 0)}, {"0.master", lmp::ones({2})}}),
+               lmp::ValueError);
+  EXPECT_THROW(sgd.load_state({{"0.step", lmp::full({}, std::numeric_limits<std::int64_t>::max())},
+                               {"0.momentum", lmp::ones({2})}}),
+               lmp::ValueError);
+}
+
 }  // namespace

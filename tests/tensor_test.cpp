@@ -499,4 +499,23 @@ TEST(Large, MoreElementsThan32BitsCount) {
   EXPECT_EQ(x.slice(0, n - 6, std::nullopt).to_vector<int>(), (std::vector<int>{0, 0, 3, 3, 3, 3}));
 }
 
+TEST(FromBlob, WhatItRefusesStaysTheCallers) {
+  float data[4] = {};
+  int freed = 0;
+  const auto count = [owned = std::make_shared<int>(1), &freed](void*) { ++freed; };
+  EXPECT_THROW(Tensor::from_blob(data, {2, 2}, {1}, DataType::Float32, count), lmp::ShapeError);
+  EXPECT_THROW(Tensor::from_blob(nullptr, {2, 2}, DataType::Float32, count), lmp::ValueError);
+  EXPECT_EQ(freed, 0);
+}
+
+TEST(Tensor, FlattenOfANumberTakesItsOneAxis) {
+  EXPECT_EQ(lmp::flatten(lmp::full({}, 1), 0, -1).shape(), Shape({1}));
+  EXPECT_THROW(lmp::flatten(lmp::full({}, 1), 5, -9), lmp::IndexError);
+}
+
+TEST(Tensor, MeansOfLargeIntegersDoNotWrapAround) {
+  const Tensor times = lmp::full({6}, std::int64_t{1700000000000000000});
+  EXPECT_EQ(lmp::mean(times).item(), static_cast<double>(1.7e18F));
+}
+
 }  // namespace

@@ -8,7 +8,8 @@
 namespace lmp {
 
 /// Base of everything Lamp++ throws. The message names the op, the shapes or types involved and the
-/// remedy. After an exception every object is as it was before the call.
+/// remedy. After an exception every object is as it was before the call, but for the gradients and
+/// the graph of a backward pass that broke off (see Variable::backward).
 class LMP_API Error : public std::runtime_error {
  public:
   /// `message` is what what() returns.

@@ -1,5 +1,6 @@
 #include "lamppp/autograd/checkpoint.hpp"
 
+#include <atomic>
 #include <cstring>
 #include <mutex>
 
@@ -8,6 +9,7 @@
 #include "lamppp/autograd/ops.hpp"
 #include "tensor/checks.hpp"
 #include "tensor/format.hpp"
+#include "tensor/parallel.hpp"
 #include "tensor/random_scope.hpp"
 
 namespace lmp::autograd::detail {
@@ -45,30 +47,40 @@ struct Input {
   }
 };
 
-std::uint64_t mix(std::uint64_t h, std::uint64_t v) {
-  h = (h ^ v) * 0x9E3779B97F4A7C15u;
-  return h ^ (h >> 29);
+// The halves of a product, which all bits of both factors reach.
+std::uint64_t mix(std::uint64_t a, std::uint64_t b) {
+  __extension__ using Wide = unsigned __int128;
+  const Wide product = static_cast<Wide>(a ^ 0x9E3779B97F4A7C15u) * (b ^ 0xD1B54A32D192ED03u);
+  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
 }
 
-// A number that most likely differs where tensors do: of a few elements spread over it, since every
-// tensor that a region saves is asked for it. A result can be the same by chance, such as zero,
-// where what the gradient reads is not.
-std::uint64_t sample_of(const Tensor& t) {
-  constexpr std::size_t kMost = 16;
-  if (t.device() != DeviceType::CPU) return 0;
-  const std::size_t n = t.numel(), count = std::min(n, kMost), size = tensor::size_of(t.type());
-  const auto* at = static_cast<const std::byte*>(t.data());
-  std::uint64_t h = 0;
-  for (std::size_t k = 0; k < count; ++k) {
-    std::size_t rest = count == 1 ? 0 : k * (n - 1) / (count - 1);
-    std::int64_t offset = 0;
-    for (auto d = static_cast<std::size_t>(t.ndim()); d-- > 0; rest /= t.shape()[d])
-      offset += static_cast<std::int64_t>(rest % t.shape()[d]) * t.strides()[d];
-    std::uint64_t word = 0;
-    std::memcpy(&word, at + offset * static_cast<std::int64_t>(size), size);
-    h = mix(h, word);
+std::uint64_t hash_of(const unsigned char* at, std::size_t bytes) {
+  constexpr std::size_t kLanes = 4, kStep = kLanes * 2 * sizeof(std::uint64_t);  // at a time
+  std::uint64_t lanes[kLanes] = {1, 2, 3, 4};
+  std::size_t i = 0;
+  for (; i + kStep <= bytes; i += kStep) {
+    std::uint64_t words[2 * kLanes];
+    std::memcpy(words, at + i, kStep);
+    for (std::size_t k = 0; k < kLanes; ++k)
+      lanes[k] = mix(lanes[k] ^ words[2 * k], words[2 * k + 1]);
   }
-  return h;
+  for (; i < bytes; ++i) lanes[0] = mix(lanes[0], at[i]);
+  return mix(mix(lanes[0], lanes[1]), mix(lanes[2], lanes[3]));
+}
+
+// A number that differs where any bit of any element does, as good as always. A result can be the
+// same by chance, such as zero, where what the gradient reads is not.
+std::uint64_t hash_of(const Tensor& t) {
+  constexpr std::int64_t kChunk = 1 << 16;
+  const Tensor dense = t.to(DeviceType::CPU).contiguous();
+  const auto bytes = static_cast<std::int64_t>(dense.numel() * tensor::size_of(dense.type()));
+  const auto* at = static_cast<const unsigned char*>(dense.data());
+  std::atomic<std::uint64_t> sum = 0;  // in any order
+  tensor::detail::parallel_for(bytes, kChunk, [&](std::int64_t begin, std::int64_t end) {
+    sum += mix(hash_of(at + begin, static_cast<std::size_t>(end - begin)),
+               static_cast<std::uint64_t>(begin));
+  });
+  return sum;
 }
 
 // Of one saved tensor, or one result: what has to be the same the second time.
@@ -77,27 +89,12 @@ struct Seen {
   DataType type;
   std::uint32_t version = 0;
   std::uint64_t bits = 0;
-  explicit Seen(const Tensor& t)
-      : shape(t.shape()), type(t.type()), version(t.version()), bits(sample_of(t)) {}
+  explicit Seen(const Tensor& t) : shape(t.shape()), type(t.type()), version(t.version()) {
+    // Every saved tensor of another device would have to come here first.
+    if (t.device() == DeviceType::CPU) bits = hash_of(t);
+  }
   bool operator==(const Seen&) const = default;
 };
-
-// A number that differs where any bit of any element does, as good as always.
-std::uint64_t hash_of(const Tensor& t) {
-  const Tensor dense = t.to(DeviceType::CPU).contiguous();
-  const std::size_t bytes = dense.numel() * tensor::size_of(dense.type());
-  const auto* at = static_cast<const unsigned char*>(dense.data());
-  constexpr std::size_t kLanes = 4, kStep = kLanes * sizeof(std::uint64_t);
-  std::uint64_t lanes[kLanes] = {1, 2, 3, 4};
-  std::size_t i = 0;
-  for (; i + kStep <= bytes; i += kStep) {
-    std::uint64_t words[kLanes];
-    std::memcpy(words, at + i, kStep);
-    for (std::size_t k = 0; k < kLanes; ++k) lanes[k] = mix(lanes[k], words[k]);
-  }
-  for (; i < bytes; ++i) lanes[0] = mix(lanes[0], at[i]);
-  return mix(mix(mix(lanes[0], lanes[1]), lanes[2]), lanes[3]);
-}
 
 std::vector<Seen> seen(const std::vector<Variable>& results) {
   std::vector<Seen> out;
@@ -114,7 +111,7 @@ std::vector<Seen> seen(const std::vector<Variable>& results) {
 
 struct CheckpointRegion::State {
   std::vector<Input> inputs;
-  tensor::Generator generator;
+  tensor::detail::RandomPlaces drawn;
   std::vector<Seen> saved, results;
   std::mutex mutex;                // two passes may want the same region at once
   std::vector<Tensor> recomputed;  // each handed out once
@@ -142,7 +139,7 @@ void compute_again(CheckpointRegion& region, State& state) {
     const Replaced<Trace*> plain(&AutogradThread::trace, nullptr);
     const EnableGradGuard recording;
     const SavedTensorHooksScope scope(collect);
-    const tensor::detail::RandomScope random(state.generator);
+    const tensor::detail::RandomScope random(state.drawn);
     region.call(inputs);
     results = seen(region.results());
     region.drop_results();
@@ -193,9 +190,9 @@ void CheckpointRegion::run(const std::vector<Variable>& inputs) {
     }
   } drop(*this, *state_);
   for (const Variable& v : inputs) state_->inputs.emplace_back(v);
-  state_->generator = tensor::default_generator();
   {
     const SavedTensorHooksScope scope(drop);
+    const tensor::detail::RandomRecord record(state_->drawn);
     state_->running = true;
     call(inputs);
     state_->running = false;

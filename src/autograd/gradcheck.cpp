@@ -1,12 +1,14 @@
 #include "lamppp/autograd/gradcheck.hpp"
 
 #include <cmath>
+#include <exception>
 #include <limits>
 #include <string>
 
 #include "lamppp/autograd/grad.hpp"
 #include "lamppp/autograd/ops.hpp"
 #include "lamppp/tensor/random.hpp"
+#include "tensor/checks.hpp"
 #include "tensor/format.hpp"
 
 namespace lmp::autograd::detail {
@@ -15,11 +17,17 @@ using tensor::detail::concat;
 
 namespace {
 
-// Writes an input back, whatever the function threw.
+// Writes an input back, whatever the function threw. Where that fails too, as on a lost device,
+// what the function threw says more.
 struct Restore {
   const Tensor& x;
   Tensor before = x.clone();
-  ~Restore() { x.copy(before); }
+  ~Restore() {
+    try {
+      x.copy(before);
+    } catch (const std::exception&) {
+    }
+  }
 };
 
 IntList index_of(std::int64_t element, const Shape& shape) {
@@ -87,6 +95,9 @@ GradcheckResult check(const char* name, CheckedFunction function, void* context,
       throw TypeError(concat(name, ": input ", i, " is ", inputs[i].type(),
                              inputs[i].is_leaf() ? "" : " and the result of an op",
                              "; differences need Float64 leaves"));
+    if (tensor::detail::has_internal_overlap(inputs[i].data()))
+      throw ShapeError(concat(name, ": elements of input ", i, " of shape ", inputs[i].shape(),
+                              " share memory, so that none can be moved alone; give a clone()"));
   }
   if (!any) return {false, concat(name, ": no input requires a gradient")};
 

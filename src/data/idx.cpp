@@ -47,6 +47,9 @@ class Reader {
   // bytes more may be on their way through zlib.
   std::size_t at_most() const { return zlib_ ? 1032 * (bytes_.size() + 8) : bytes_.size(); }
 
+  // Bytes of the file that are not read yet.
+  std::size_t left() const { return bytes_.size(); }
+
   // Fills `out`, or fails naming what is cut short.
   void read(std::span<std::byte> out, const char* what) {
     if (read_some(out) < out.size()) fail(offset_, "the file ends within " + std::string(what));
@@ -148,9 +151,21 @@ Tensor read(Reader& reader) {
                        " bytes of elements, but at most " + std::to_string(reader.at_most()) +
                        " follow");
 
+  // Where they call for much more than files mostly hold, what is there is read first.
+  constexpr std::size_t kStep = std::size_t{1} << 20, kUsual = 16;
+  std::vector<std::byte> first;
+  if (bytes > kUsual * reader.left() + kStep)
+    while (first.size() < bytes) {
+      const std::size_t had = first.size();
+      first.resize(std::min(bytes, std::max(kStep, 2 * had)));
+      reader.read(std::span(first).subspan(had), "its elements");
+    }
   Tensor result = tensor::empty(tensor::Shape(sizes), tensor::DeviceType::CPU, type);
   auto* data = static_cast<std::byte*>(result.data());
-  reader.read({data, bytes}, "its elements");
+  if (first.empty())
+    reader.read({data, bytes}, "its elements");
+  else
+    std::copy(first.begin(), first.end(), data);
   reader.expect_end();
   to_native(data, bytes, element);
   return result;

@@ -106,11 +106,11 @@ struct CrossEntropy {
       if (gradient.defined()) return s.pass.add(0, scaled_gradient(s.pass.retains_graph(), g));
       if (stats.defined()) return s.pass.add(0, fused_gradient(x, labels, g));
     }
-    s.pass.add(0, (reduces() ? g : expand_dims(g, -1)) * slope(x, V(labels)));
+    s.pass.add(0, astype((reduces() ? g : expand_dims(g, -1)) * slope(x, V(labels)), x.type()));
   }
   Variable jvp(Variables x, const Variable&, Variables t) const {
     const Variable change = slope(x[0], x[1]) * t[0];
-    return reduces() ? sum(change) : sum(change, -1, false);
+    return astype(reduces() ? sum(change) : sum(change, -1, false), x[0].type());
   }
   Variable batch(std::span<const Mapped> in, std::int64_t lanes) const;
 
@@ -118,7 +118,8 @@ struct CrossEntropy {
   bool reduces() const { return options.reduction != LossReduction::None; }
   Tensor scaled_gradient(bool again, const Tensor& g);
   Tensor fused_gradient(const Tensor& x, const Tensor& labels, const Tensor& g) const;
-  /// softmax - target, the derivative of each loss by its logits; over their number for the mean.
+  /// softmax - target, the derivative of each loss by its logits; over their number for the mean,
+  /// which of halves is widened.
   template <class V>
   V slope(const V& x, const V& labels) const {
     const V label = expand_dims(labels, -1);
@@ -127,7 +128,7 @@ struct CrossEntropy {
     const double spread = options.label_smoothing / static_cast<double>(classes);
     const V counts = ne(label, options.ignore_index);
     V d = softmax(x, -1) - (hit * (1 - options.label_smoothing) + spread);
-    if (options.reduction == LossReduction::Mean) d = d / astype(sum(counts), x.type());
+    if (options.reduction == LossReduction::Mean) d = widened(d) / maximum(sum(counts), 1);
     return where(counts, d, 0);
   }
 };
@@ -180,14 +181,14 @@ struct Normalize {
   /// What is multiplied by the weight.
   template <class V>
   V normal(const V& x) const {
-    const V d = shifted(x);
-    return d * scale(d);
+    const V d = shifted(widened(x));
+    return astype(d * scale(d), x.type());
   }
   /// The Jacobian of normal(x) times t; it is its own transpose.
   template <class V>
   V project(const V& x, const V& t) const {
-    const V d = shifted(x), by = scale(d), n = d * by;
-    return by * (shifted(t) - n * mean(n * t, -1));
+    const V d = shifted(widened(x)), by = scale(d), n = d * by, wide = widened(t);
+    return astype(by * (shifted(wide) - n * mean(n * wide, -1)), x.type());
   }
 };
 

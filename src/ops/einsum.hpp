@@ -65,8 +65,8 @@ V contract(const V& a, const V& b, int kept, int summed) {
   for (const tensor::IntList* part : Parts{&batch, &rows, &columns})
     for (std::int64_t d : *part) {
       made.push_back(d);
-      shape.push_back(
-          std::max(a.shape().dim(static_cast<int>(d)), b.shape().dim(static_cast<int>(d))));
+      const std::int64_t size = a.shape().dim(static_cast<int>(d));
+      shape.push_back(size == 1 ? b.shape().dim(static_cast<int>(d)) : size);
     }
   for (int d = 0; d < kept; ++d)
     for (std::size_t i = 0; i < made.size(); ++i)

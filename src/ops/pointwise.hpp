@@ -83,10 +83,11 @@ struct Pow {
     else
       return ipow(a, b);
   }
-  // Where b is 0 the first factor is 0, so the exponent is kept from producing 0 * inf; where a is
-  // 0 the logarithm is.
+  // Where b is 0 the first gradient is 0, which must not be 0 * inf; where a is 0 the second is.
   LMP_FN static auto grad(auto g, auto a, auto b, auto y) {
-    return Grads{g * b * pow(a, b - where(b == 0, b, 1)), g * y * log(where(a == 0, 1, a))};
+    const auto power = pow(a, b - 1);
+    return Grads{g * b * where(b == 0, where(isfinite(power), power, 0), power),
+                 g * y * log(where(a == 0, 1, a))};
   }
 };
 

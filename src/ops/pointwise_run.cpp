@@ -1,5 +1,6 @@
 #include "ops/pointwise_run.hpp"
 
+#include <cmath>
 #include <limits>
 
 #include "lamppp/tensor/ops.hpp"
@@ -39,6 +40,15 @@ void check_number_fits(const char* op, Number number, DataType type) {
                             "; convert the tensor with astype() first"));
 }
 
+void check_number_held(const char* op, Number number, DataType type) {
+  check_number_fits(op, number, type);
+  if (!is_integer(type) || number.kind() != Number::Kind::Float) return;
+  const double v = number.to_double();
+  if (v != std::trunc(v) || !(v >= -0x1p63 && v < 0x1p63) ||
+      !number_fits(static_cast<std::int64_t>(v), type))
+    throw ValueError(concat(op, ": ", type, " does not hold ", v, "; ask for a floating type"));
+}
+
 namespace {
 
 struct Plan {
@@ -61,7 +71,8 @@ DataType promoted(const PointwiseOp& op, const Operand* in, int count) {
   for (int i = 0; i < count; ++i)
     if (!in[i].tensor) type = type_upcast(type, in[i].number);
   for (int i = 0; i < count; ++i) {
-    if (in[i].tensor || number_fits(in[i].number, type)) continue;
+    if (in[i].tensor || op.info.promote == Promote::Float || number_fits(in[i].number, type))
+      continue;
     // A comparison has an answer for any two integers.
     if (op.info.promote != Promote::Compare) check_number_fits(op.info.name, in[i].number, type);
     type = DataType::Int64;

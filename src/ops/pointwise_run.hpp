@@ -33,8 +33,10 @@ Tensor pointwise(lmp::table::OpId op, const detail::Operand* operands, int count
 /// x = op(operands), into x's memory; x is one of them or shares nothing with them.
 void pointwise_into(lmp::table::OpId op, const char* name, const Tensor& x,
                     const detail::Operand* operands, int count);
-/// Throws ValueError where an integer is outside an integer type.
+/// Throws ValueError where an integer is outside an integer type; floats are cast to one.
 void check_number_fits(const char* op, Number number, DataType type);
+/// The same, also where an integer type does not have a float.
+void check_number_held(const char* op, Number number, DataType type);
 bool number_fits(Number number, DataType type) noexcept;
 /// Both bounds of a clamp of x, an open one as the limit of the type that it is computed in.
 std::pair<Number, Number> clamp_bounds(const Tensor& x, std::optional<Number> low,

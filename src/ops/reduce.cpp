@@ -122,7 +122,7 @@ Tensor LogSumExp::forward(const Tensor& x) const {
 }
 
 Tensor count_equal(const Tensor& x, const Tensor& y, const Over& over) {
-  if (!takes_spread(x, y)) return over.sum_of(astype(eq(x, y), y.type()));
+  if (!takes_spread(x, y)) return over.sum_of(astype(eq(x, y), at_least_float(y)));
   return reduced(Reduction::Equals, x, {over.mask}, x.type(), y.contiguous());
 }
 

@@ -225,19 +225,26 @@ struct Mean {
   }
 };
 
+/// In Float32 at least: counts, squares and quotients may lie beyond the halves' range.
+template <class V>
+V widened(const V& x) {
+  return astype(x, tensor::detail::at_least_float(x.type()));
+}
+
 /// A reduction whose derivative is an element for an element says `weigh(x, y, g)`: g times the
 /// derivative, for the result y with the reduced axes at size 1. With a gradient for g that is the
-/// gradient; with a tangent, the sum of it is the tangent.
+/// gradient; with a tangent, the sum of it is the tangent. Halves may come out widened.
 template <class Op, class V>
 void weighed_vjp(const Op& op, const Saves<V>& s, const V& g) {
   const V x = s.input(0);
   V y;
   if constexpr ((Op::saves & kSavesResult) != 0) y = op.over.kept(s.result(), x.shape());
-  s.pass.add(0, op.weigh(x, y, op.over.kept(g, x.shape())));
+  s.pass.add(0, astype(op.weigh(x, y, op.over.kept(g, x.shape())), x.type()));
 }
 template <class Op>
 Variable weighed_jvp(const Op& op, Variables x, const Variable& y, Variables t) {
-  return op.over.sum_of(op.weigh(x[0], op.over.kept(y, x[0].shape()), t[0]), op.over.keepdims);
+  const Variable weighed = op.weigh(x[0], op.over.kept(y, x[0].shape()), t[0]);
+  return astype(op.over.sum_of(weighed, op.over.keepdims), y.type());
 }
 #define LMP_WEIGHED()                                               \
   template <class V>                                                \
@@ -317,11 +324,11 @@ inline Variable spread(Spread op, const Variable& x, const Variable& a, const Va
 /// How many elements of x are equal to the result y.
 Tensor count_equal(const Tensor& x, const Tensor& y, const Over& over);
 inline Variable count_equal(const Variable& x, const Variable& y, const Over& over) {
-  return over.sum_of(astype(eq(x, y), y.type()));
+  return over.sum_of(astype(eq(x, y), tensor::detail::at_least_float(y.type())));
 }
 /// At least in Float32.
 Tensor mean_of(const Tensor& x, const Over& over);
-inline Variable mean_of(const Variable& x, const Over& over) { return over.mean_of(x); }
+inline Variable mean_of(const Variable& x, const Over& over) { return over.mean_of(widened(x)); }
 
 struct Extreme {
   static constexpr unsigned saves = 1 | kSavesResult;
@@ -347,7 +354,7 @@ struct Var {
   template <class V>
   V weigh(const V& x, const V&, const V& g) const {
     const auto n = static_cast<double>(over.count(x.shape()) - correction);
-    return spread(Spread::Scaled, x, mean_of(x, over), g * (2 / n));
+    return spread(Spread::Scaled, x, mean_of(x, over), widened(g) * (2 / n));
   }
   LMP_WEIGHED()
 };
@@ -362,7 +369,7 @@ struct Std {
   V weigh(const V& x, const V& y, const V& g) const {
     const auto n = static_cast<double>(over.count(x.shape()) - correction);
     return spread(Spread::Scaled, x, mean_of(x, over),
-                  where(y == 0, 0, g / (where(y == 0, 1, y) * n)));
+                  where(y == 0, 0, widened(g) / (where(y == 0, 1, widened(y)) * n)));
   }
   LMP_WEIGHED()
 };
@@ -374,7 +381,7 @@ struct Norm {
   Tensor forward(const Tensor& x) const;
   template <class V>
   V weigh(const V& x, const V& y, const V& g) const {
-    return x * where(y == 0, 0, g / where(y == 0, 1, y));
+    return x * where(y == 0, 0, widened(g) / where(y == 0, 1, widened(y)));
   }
   LMP_WEIGHED()
 };

@@ -101,7 +101,7 @@ bool array_equal(const Tensor& a, const Tensor& b) {
 }
 
 Tensor full(const Shape& shape, Number value, Device device, DataType type) {
-  check_number_fits("full", value, type);
+  check_number_held("full", value, type);
   Tensor out = allocate(shape, type, device);
   backend(device).fill(out, value);
   return out;

@@ -43,31 +43,39 @@ const std::vector<ParameterUpdate>& Optimizer::next_updates(int kept, bool maste
     ParameterUpdate& u = updates_[i];
     // A parameter's value may have been put in the place of another.
     u.parameter = p.data();
-    u.gradient = p.has_grad() ? p.grad() : Tensor();
     if (!p.has_grad()) continue;
+    const auto keep = [&] {
+      if (previous_.empty()) previous_ = updates_;
+    };
     Tensor* const states[2] = {&u.first, &u.second};
     for (int k = 0; k < kept; ++k)
       if (states[k]->shape() != u.parameter.shape() || !states[k]->defined()) {
+        keep();
         *states[k] = tensor::zeros(u.parameter.shape(), u.parameter.device(),
                                    tensor::update_state_type(u.parameter.type()));
         u.step = 0;
       }
-    ++u.step;
     // A parameter that was written since is what counts.
     const tensor::DataType wide = tensor::update_state_type(u.parameter.type());
-    if (!masters || wide == u.parameter.type())
-      u.master = Tensor();
-    else if (!u.master.defined() || versions_[i] != u.parameter.version())
-      u.master = u.parameter.contiguous().astype(wide);
+    const bool has_master = masters && wide != u.parameter.type();
+    if (has_master ? !u.master.defined() || versions_[i] != u.parameter.version()
+                   : u.master.defined()) {
+      keep();
+      u.master = has_master ? u.parameter.contiguous().astype(wide) : Tensor();
+    }
+    u.gradient = p.grad();
+    ++u.step;
   }
   return updates_;
 }
 
 void Optimizer::end_step(bool counts) noexcept {
+  if (!counts && !previous_.empty()) updates_.swap(previous_);
+  previous_.clear();
   for (std::size_t i = 0; i < updates_.size(); ++i) {
     ParameterUpdate& u = updates_[i];
     if (u.gradient.defined() && !counts) --u.step;
-    if (u.master.defined()) versions_[i] = u.parameter.version();
+    if (u.master.defined() && counts) versions_[i] = u.parameter.version();
     u.gradient = Tensor();  // so that the next pass may add to it in place
   }
 }
@@ -108,6 +116,7 @@ void Optimizer::load_state(const std::map<std::string, Tensor>& state) {
       for (int k = 0; k < 3; ++k) {
         if (names[k] == nullptr || name != prefix + names[k]) continue;
         const Tensor& parameter = parameters_[i].data();
+        if (k == 2 && tensor::update_state_type(parameter.type()) == parameter.type()) continue;
         if (value.shape() != parameter.shape())
           throw ShapeError(std::string(name_) + "::load_state: \"" + name +
                            "\" is not of the shape of parameter " + std::to_string(i));
@@ -125,10 +134,11 @@ void Optimizer::load_state(const std::map<std::string, Tensor>& state) {
     const ParameterUpdate& u = loaded[i];
     const bool kept = u.first.defined() || u.second.defined();
     const bool whole = u.first.defined() && (u.second.defined() || kept_names_[1] == nullptr);
-    if (u.step < 0 || (kept && (u.step == 0 || !whole)))
-      throw ValueError(std::string(name_) + "::load_state: of the state of parameter " +
-                       std::to_string(i) + " a part is missing or its step is below 1; give all " +
-                       "that state() gave");
+    constexpr std::int64_t kMostSteps = std::int64_t{1} << 53;
+    if (u.step < 0 || u.step > kMostSteps || (kept && (u.step == 0 || !whole)))
+      throw ValueError(
+          std::string(name_) + "::load_state: of the state of parameter " + std::to_string(i) +
+          " a part is missing or its step is out of range; give all " + "that state() gave");
   }
   updates_ = std::move(loaded);
   versions_.clear();

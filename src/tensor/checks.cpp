@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -95,15 +96,19 @@ Shape reduced_shape(const Shape& shape, unsigned mask, bool keepdims) {
 bool has_internal_overlap(const Tensor& x) noexcept {
   if (x.is_contiguous()) return false;
   // Sorted by stride, each axis has to step over everything the smaller ones span.
-  std::vector<std::pair<std::int64_t, std::int64_t>> axes;
+  std::pair<std::int64_t, std::int64_t> axes[kMaxDims];
+  std::size_t count = 0;
   for (int d = 0; d < x.ndim(); ++d) {
     const auto i = static_cast<std::size_t>(d);
     if (x.shape()[i] == 0) return false;
-    if (x.shape()[i] > 1) axes.emplace_back(std::abs(x.strides()[i]), x.shape().dim(d));
+    if (x.shape()[i] == 1) continue;
+    const std::pair axis(std::abs(x.strides()[i]), x.shape().dim(d));
+    std::size_t at = count++;
+    for (; at > 0 && axis < axes[at - 1]; --at) axes[at] = axes[at - 1];
+    axes[at] = axis;
   }
-  std::sort(axes.begin(), axes.end());
   std::int64_t span = 0;
-  for (const auto& [step, size] : axes) {
+  for (const auto& [step, size] : std::span(axes, count)) {
     if (step <= span) return true;
     span += step * (size - 1);
   }

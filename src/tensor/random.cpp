@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "lamppp/tensor/ops.hpp"
+#include "ops/pointwise_run.hpp"
 #include "tensor/access.hpp"
 #include "tensor/backend.hpp"
 #include "tensor/checks.hpp"
@@ -32,22 +33,32 @@ Shared& shared() {
   return *instance;
 }
 
-std::uint64_t claim(Generator& generator, std::uint64_t blocks) {
-  const std::uint64_t offset = generator.offset();
-  generator.set_offset(offset + blocks);
-  return offset;
+// Last of all: a draw that throws moves nothing.
+void claim(Generator& generator, std::uint64_t blocks) {
+  generator.set_offset(generator.offset() + blocks);
 }
 
-constinit thread_local Generator* own_generator = nullptr;  // of a RandomScope
+void check_drawn(std::int64_t value, DataType type) {
+  ops::check_number_fits("randint", value, type);
+  constexpr std::int64_t kHalfMax = 65504;
+  if (type == DataType::Float16 && (value > kHalfMax || value < -kHalfMax))
+    throw ValueError(concat("randint: ", value, " is beyond Float16; draw a wider type"));
+}
 
-// Runs draw(generator) on a generator that stands at the shared one's place, which moves on by as
-// much.
+constinit thread_local detail::RandomScope* scope = nullptr;
+constinit thread_local detail::RandomRecord* record = nullptr;
+
+// Runs draw(generator) on the thread's default generator, alone.
 template <class F>
 auto with_shared(F&& draw) {
-  if (own_generator) return draw(*own_generator);
+  const auto noted = [&](Generator& generator) {
+    if (record) record->add(generator);
+    return draw(generator);
+  };
+  if (scope) return noted(scope->next());
   Shared& s = shared();
   const std::lock_guard lock(s.mutex);
-  return draw(s.generator);
+  return noted(s.generator);
 }
 
 Tensor draw(Distribution distribution, Generator& generator, const Shape& shape, Device device,
@@ -57,8 +68,9 @@ Tensor draw(Distribution distribution, Generator& generator, const Shape& shape,
         concat(op, ": ", type, " is not a floating type; randint and bernoulli draw integers"));
   Tensor out = detail::allocate(shape, type, device);
   const std::uint64_t per_block = type == DataType::Float64 ? 2 : 4;
-  const std::uint64_t offset = claim(generator, (out.numel() + per_block - 1) / per_block);
-  detail::backend(device).random(distribution, out, generator.seed(), offset, mean, deviation);
+  detail::backend(device).random(distribution, out, generator.seed(), generator.offset(), mean,
+                                 deviation);
+  claim(generator, (out.numel() + per_block - 1) / per_block);
   return out;
 }
 
@@ -75,9 +87,26 @@ void set_default_generator(const Generator& generator) {
 }
 
 namespace detail {
-RandomScope::RandomScope(const Generator& start) noexcept
-    : generator_(start), previous_(std::exchange(own_generator, &generator_)) {}
-RandomScope::~RandomScope() { own_generator = previous_; }
+RandomScope::RandomScope(const Generator& start, const RandomPlaces* again) noexcept
+    : generator_(start),
+      again_(again),
+      outer_(std::exchange(scope, this)),
+      unseen_(std::exchange(record, nullptr)) {}
+RandomScope::~RandomScope() {
+  scope = outer_;
+  record = unseen_;
+}
+Generator& RandomScope::next() noexcept {
+  if (again_ && used_ < again_->size()) generator_ = (*again_)[used_++];
+  return generator_;
+}
+
+RandomRecord::RandomRecord(RandomPlaces& places) noexcept
+    : places_(places), outer_(std::exchange(record, this)) {}
+RandomRecord::~RandomRecord() { record = outer_; }
+void RandomRecord::add(const Generator& place) {
+  for (RandomRecord* r = this; r; r = r->outer_) r->places_.push_back(place);
+}
 
 Generator claim_blocks(std::uint64_t blocks) {
   return with_shared([&](Generator& generator) {
@@ -102,34 +131,41 @@ Tensor randn(Generator& generator, double mean, double deviation, const Shape& s
 Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const Shape& shape,
                Device device, DataType type) {
   if (low >= high) throw ValueError(concat("randint: no integers on [", low, ", ", high, ")"));
+  check_drawn(low, type);
+  check_drawn(high - 1, type);
   // 64 random bits times the range, the upper half of the product: Lemire, "Fast random integer
   // generation in an interval", 2019, without the rejection, whose bias is below range / 2^64.
   const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
   const auto n = static_cast<std::int64_t>(shape.numel());
-  const std::uint64_t offset = claim(generator, (shape.numel() + 1) / 2);
+  const std::uint64_t offset = generator.offset();
   std::vector<std::uint32_t> words;
-  return detail::generate<std::int64_t>(
-             n, device, type,
-             [&](std::vector<std::int64_t>& values, std::int64_t first) {
-               const std::size_t blocks = (values.size() + 1) / 2;
-               words.resize(4 * blocks);
-               detail::backend(device).random_words(words.data(), blocks, generator.seed(),
-                                                    offset + static_cast<std::uint64_t>(first / 2));
-               for (std::size_t i = 0; i < values.size(); ++i) {
-                 const std::uint64_t bits = std::uint64_t{words[2 * i]} << 32 | words[2 * i + 1];
-                 const auto scaled =
-                     static_cast<std::uint64_t>(static_cast<Wide>(bits) * range >> 64);
-                 values[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(low) + scaled);
-               }
-             })
-      .reshape(shape);
+  Tensor out =
+      detail::generate<std::int64_t>(
+          n, device, type,
+          [&](std::vector<std::int64_t>& values, std::int64_t first) {
+            const std::size_t blocks = (values.size() + 1) / 2;
+            words.resize(4 * blocks);
+            detail::backend(device).random_words(words.data(), blocks, generator.seed(),
+                                                 offset + static_cast<std::uint64_t>(first / 2));
+            for (std::size_t i = 0; i < values.size(); ++i) {
+              const std::uint64_t bits = std::uint64_t{words[2 * i]} << 32 | words[2 * i + 1];
+              const auto scaled = static_cast<std::uint64_t>(static_cast<Wide>(bits) * range >> 64);
+              values[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(low) + scaled);
+            }
+          })
+          .reshape(shape);
+  claim(generator, (shape.numel() + 1) / 2);
+  return out;
 }
 
 Tensor bernoulli(Generator& generator, double probability, const Shape& shape, Device device,
                  DataType type) {
   if (!(probability >= 0 && probability <= 1))
     throw ValueError(concat("bernoulli: probability ", probability, " is not in [0, 1]"));
-  return lt(rand(generator, shape, device), probability).astype(type);
+  Generator ahead = generator;
+  Tensor out = lt(rand(ahead, shape, device), probability).astype(type);
+  generator = ahead;
+  return out;
 }
 
 Tensor permutation(Generator& generator, std::int64_t n, Device device) {
@@ -140,14 +176,15 @@ Tensor permutation(Generator& generator, std::int64_t n, Device device) {
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
   const std::size_t blocks = (order.size() + 1) / 2;
   std::vector<std::uint32_t> words(4 * blocks);
-  detail::backend(device).random_words(words.data(), blocks, generator.seed(),
-                                       claim(generator, blocks));
+  detail::backend(device).random_words(words.data(), blocks, generator.seed(), generator.offset());
   for (std::size_t left = order.size(); left > 1; --left) {
     const std::size_t i = left - 1;
     const std::uint64_t bits = std::uint64_t{words[2 * i]} << 32 | words[2 * i + 1];
     std::swap(order[i], order[static_cast<std::size_t>(static_cast<Wide>(bits) * left >> 64)]);
   }
-  return out.to(device);
+  Tensor there = out.to(device);
+  claim(generator, blocks);
+  return there;
 }
 
 Tensor rand(const Shape& shape, Device device, DataType type) {

@@ -60,8 +60,8 @@ Tensor allocate(const Shape& shape, DataType type, Device device) {
   const std::size_t numel = shape.numel();
   std::size_t bytes;
   if (__builtin_mul_overflow(numel, size_of(type), &bytes) || bytes > PTRDIFF_MAX - 4096)
-    throw ShapeError(
-        concat("a tensor of shape ", shape, " and type ", type, " has more bytes than memory can"));
+    throw ShapeError(concat("allocation: a tensor of shape ", shape, " and type ", type,
+                            " would have more bytes than can be addressed; check the sizes"));
   Storage* storage = backend(device).allocate(bytes, device);
   return TensorAccess::make(StorageRef(storage), storage->data, shape, dense_strides(shape), type,
                             true);

@@ -34,11 +34,18 @@ Tensor Tensor::adopt(void* data, const Shape& shape, const IntList* strides, Dat
   storage->data = static_cast<std::byte*>(data);
   storage->bytes = shape.numel() * size_of(type);
   storage->device = device;
-  storage->deleter = deleter ? deleter : [](void*, void*) {};
-  storage->context = context;
+  storage->deleter = [](void*, void*) {};
+  detail::Storage& owner = *storage;
   const Tensor base = TensorAccess::make(detail::StorageRef(storage.release()),
                                          static_cast<std::byte*>(data), {}, {}, type, true);
-  return TensorAccess::view(base, 0, shape, strides ? *strides : detail::dense_strides(shape));
+  Tensor made =
+      TensorAccess::view(base, 0, shape, strides ? *strides : detail::dense_strides(shape));
+  // Only now: after an exception the memory is still the caller's.
+  if (deleter) {
+    owner.deleter = deleter;
+    owner.context = context;
+  }
+  return made;
 }
 
 std::size_t Tensor::size(int axis) const {

@@ -66,10 +66,11 @@ class CheckpointOf final : public CheckpointRegion {
 /// trades a second evaluation for memory; gradients are the same, of Variables that f captures
 /// too, and can be differentiated again. The second call draws the same numbers from the default
 /// random stream. f must compute the same both times: where it does not, because what it reads was
-/// changed since or because it draws from elsewhere, the pass throws AutogradError. Inputs are
-/// Variables, Tensors, lists and tuples of them, anything else is handed on; f may return a
-/// Variable or a list or tuple of them. Regions nest. Inside jvp and vmap, and where nothing is
-/// recorded, this is just the call.
+/// changed since or because it draws from elsewhere, the pass throws AutogradError. It compares the
+/// bits of the results and of all that f's operations save; of tensors on a GPU those of the
+/// results alone, since each has to be read. Inputs are Variables, Tensors, lists and tuples of
+/// them, anything else is handed on; f may return a Variable or a list or tuple of them. Regions
+/// nest. Inside jvp and vmap, and where nothing is recorded, this is just the call.
 template <class F, class... A>
 auto checkpoint(F f, const A&... inputs) {
   using Region = detail::CheckpointOf<F, A...>;

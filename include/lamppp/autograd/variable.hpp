@@ -172,7 +172,9 @@ class LMP_API Variable {
   /// Computes the gradient of this value with respect to every leaf it depends on and adds it to
   /// their gradients, seeded with ones. Saved values are released on the way: a second pass throws
   /// unless retain_graph was given. Throws AutogradError where nothing requires a gradient, where
-  /// the graph was released, and where a saved value was changed in place.
+  /// the graph was released, and where a saved value was changed in place. A pass that breaks off,
+  /// by that or by what a hook throws, may have come to some leaves already: drop their gradients
+  /// (zero_grad) and build the graph anew.
   void backward() const { backward(BackwardOptions()); }
   /// The same, seeded with `gradient`, which has the shape of this value.
   void backward(const Tensor& gradient) const { backward(BackwardOptions{gradient}); }

@@ -14,7 +14,7 @@ using tensor::Tensor;
 struct Mnist {
   Tensor train_images;     ///< Float32 of shape (count, height * width), from 0 to 1
   Tensor train_labels;     ///< Int64 of shape (count), from 0 to 9
-  Tensor test_images;      ///< as the training images
+  Tensor test_images;      ///< as the training images, divided by the same number
   Tensor test_labels;      ///< as the training labels
   std::size_t height = 0;  ///< of an image, in pixels
   std::size_t width = 0;   ///< of an image, in pixels

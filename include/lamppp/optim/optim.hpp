@@ -45,12 +45,11 @@ class LMP_API Optimizer {
   ~Optimizer() = default;
 
   /// Calls f with the gradients that are there and the state that `kept` of the two tensors make. A
-  /// step that throws does not count.
+  /// step that throws does not count, and leaves the state as it was.
   template <class F>
   void run(int kept, bool masters, const F& f) {
-    const std::vector<tensor::ParameterUpdate>& updates = next_updates(kept, masters);
     try {
-      f(updates);
+      f(next_updates(kept, masters));
     } catch (...) {
       end_step(false);
       throw;
@@ -68,6 +67,7 @@ class LMP_API Optimizer {
   const char* kept_names_[2];
   std::vector<Variable> parameters_;
   std::vector<tensor::ParameterUpdate> updates_;
+  std::vector<tensor::ParameterUpdate> previous_;  // while a step makes new state
   std::vector<std::uint32_t> versions_;  // of the parameters, when their masters were made
 };
 

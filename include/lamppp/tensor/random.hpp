@@ -48,7 +48,8 @@ LMP_API Tensor randn(double mean, double deviation, const Shape& shape,
 /// The same from a stream of your own.
 LMP_API Tensor randn(Generator& generator, double mean, double deviation, const Shape& shape,
                      Device device = DeviceType::CPU, DataType type = DataType::Float32);
-/// Integers on [low, high), Int64 unless `type` says otherwise.
+/// Integers on [low, high), Int64 unless `type` says otherwise. Throws ValueError where there are
+/// none, or where the type does not reach as far.
 LMP_API Tensor randint(std::int64_t low, std::int64_t high, const Shape& shape,
                        Device device = DeviceType::CPU, DataType type = DataType::Int64);
 /// The same from a stream of your own.

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <initializer_list>
 #include <iosfwd>
+#include <memory>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -180,7 +181,8 @@ class LMP_API Tensor {
   /// Writes `other` into this tensor, through views into their base: cast to this type and
   /// broadcast to this shape. Throws ShapeError where it does not broadcast. Returns this tensor.
   const Tensor& copy(const Tensor& other) const;
-  /// Writes one number into every element, through views into their base.
+  /// Writes one number into every element, through views into their base: a float is cast to this
+  /// type. Throws ValueError for an integer that this type does not have.
   const Tensor& fill(Number value) const;
   /// In place, through views into their base. The result keeps this type: throws TypeError where
   /// the operation would need a wider category (Int32 += 0.5), ShapeError where `other` does not
@@ -221,15 +223,13 @@ class LMP_API Tensor {
   template <std::invocable<void*> Deleter>
   static Tensor from_blob(void* data, const Shape& shape, DataType type, Deleter deleter,
                           Device device = DeviceType::CPU) {
-    return adopt(data, shape, nullptr, type, device, &run_deleter<Deleter>,
-                 new Deleter(std::move(deleter)));
+    return adopt(data, shape, nullptr, type, device, std::move(deleter));
   }
   /// The same with strides in elements.
   template <std::invocable<void*> Deleter>
   static Tensor from_blob(void* data, const Shape& shape, const IntList& strides, DataType type,
                           Deleter deleter, Device device = DeviceType::CPU) {
-    return adopt(data, shape, &strides, type, device, &run_deleter<Deleter>,
-                 new Deleter(std::move(deleter)));
+    return adopt(data, shape, &strides, type, device, std::move(deleter));
   }
 
  private:
@@ -254,6 +254,14 @@ class LMP_API Tensor {
   }
   static Tensor adopt(void* data, const Shape& shape, const IntList* strides, DataType type,
                       Device device, void (*deleter)(void*, void*), void* context);
+  template <class Deleter>
+  static Tensor adopt(void* data, const Shape& shape, const IntList* strides, DataType type,
+                      Device device, Deleter deleter) {
+    auto context = std::make_unique<Deleter>(std::move(deleter));
+    Tensor made = adopt(data, shape, strides, type, device, &run_deleter<Deleter>, context.get());
+    context.release();  // the storage's now
+    return made;
+  }
   template <class T>
   std::vector<T> copy_out() const {
     std::vector<T> values(numel());
