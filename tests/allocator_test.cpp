@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "autograd_support.hpp"
 #include "lamppp/error.hpp"
 #include "lamppp/tensor/memory.hpp"
 
@@ -27,6 +28,8 @@ namespace {
 
 using detail::cpu_allocate;
 using detail::cpu_deallocate;
+using lmp::testing::held;
+using lmp::testing::MemoryLeft;
 
 constexpr std::size_t kKiB = 1024;
 constexpr std::size_t kMiB = 1024 * kKiB;
@@ -69,16 +72,6 @@ bool caching() {
   cpu_deallocate(cpu_allocate(64), 64);
   return memory_stats().cached_bytes > 0;
 }
-
-std::size_t held() {
-  const MemoryStats stats = memory_stats();
-  return static_cast<std::size_t>(stats.live_block_bytes + stats.cached_bytes);
-}
-
-struct MemoryLimit {
-  explicit MemoryLimit(std::size_t bytes) { set_memory_limit(bytes); }
-  ~MemoryLimit() { set_memory_limit(0); }
-};
 
 TEST(Allocator, SizeClassesWasteAtMostAQuarter) {
   ASSERT_EQ(detail::class_bytes(detail::kSizeClasses - 1), detail::kSmallBytes);
@@ -264,7 +257,7 @@ TEST(Allocator, LimitThrowsAndRecovers) {
   empty_cache();
   const MemoryStats before = memory_stats();
   {
-    const MemoryLimit limit(held() + 16 * kMiB);
+    const MemoryLeft left(16 * kMiB);
     try {
       static_cast<void>(cpu_allocate(64 * kMiB));
       FAIL() << "the limit was ignored";
@@ -288,7 +281,7 @@ TEST(Allocator, LimitThrowsAndRecovers) {
 TEST(Allocator, SmallRequestsMeetTheLimitToo) {
   std::vector<void*> blocks;
   empty_cache();
-  const MemoryLimit limit(held() + 8 * kMiB);
+  const MemoryLeft left(8 * kMiB);
   EXPECT_THROW(for (int i = 0; i < 1'000'000; ++i) blocks.push_back(cpu_allocate(300)),
                OutOfMemoryError);
   EXPECT_GT(blocks.size(), 8 * kMiB / 320 / 2);
@@ -303,7 +296,7 @@ TEST(Allocator, CachedMemoryIsReturnedBeforeGivingUp) {
     std::vector<Block> medium;
     for (int i = 0; i < 40; ++i) medium.emplace_back(900 * kKiB, 4);
   }
-  const MemoryLimit limit(held());
+  const MemoryLeft left(0);
   const Block large(20 * kMiB, 5);
 }
 

@@ -8,16 +8,18 @@
 
 #include "lamppp/lamppp.hpp"
 
-/// What the tests of autograd share.
+/// What the tests share.
 namespace lmp::testing {
 
-/// While it is alive, `more` bytes of the CPU's memory are left.
+/// What the CPU's allocator has from the system.
+inline std::size_t held() {
+  const tensor::MemoryStats stats = memory_stats();
+  return static_cast<std::size_t>(stats.live_block_bytes + stats.cached_bytes);
+}
+/// While it is alive, the allocator gets `more` bytes beside them. empty_cache() before makes it
+/// all that is left.
 struct MemoryLeft {
-  explicit MemoryLeft(std::int64_t more) {
-    empty_cache();
-    const tensor::MemoryStats now = memory_stats();
-    set_memory_limit(static_cast<std::size_t>(now.live_block_bytes + now.cached_bytes + more));
-  }
+  explicit MemoryLeft(std::size_t more) { set_memory_limit(held() + more); }
   MemoryLeft(const MemoryLeft&) = delete;
   MemoryLeft& operator=(const MemoryLeft&) = delete;
   ~MemoryLeft() { set_memory_limit(0); }

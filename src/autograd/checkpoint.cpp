@@ -89,20 +89,20 @@ struct Seen {
   DataType type;
   std::uint32_t version = 0;
   std::uint64_t bits = 0;
-  explicit Seen(const Tensor& t) : shape(t.shape()), type(t.type()), version(t.version()) {
-    // Every saved tensor of another device would have to come here first.
-    if (t.device() == DeviceType::CPU) bits = hash_of(t);
-  }
+  Seen(const Tensor& t, std::uint32_t in_version, std::uint64_t in_bits)
+      : shape(t.shape()), type(t.type()), version(in_version), bits(in_bits) {}
   bool operator==(const Seen&) const = default;
 };
 
+// Of other devices every saved tensor would have to come here first.
+Seen saved(const Tensor& t) {
+  return {t, t.version(), t.device() == DeviceType::CPU ? hash_of(t) : 0};
+}
 std::vector<Seen> seen(const std::vector<Variable>& results) {
   std::vector<Seen> out;
   for (const Variable& v : results) {
     tensor::detail::check_defined("checkpoint", v.data());
-    out.emplace_back(v.data());
-    out.back().version = 0;
-    out.back().bits = hash_of(v.data());
+    out.emplace_back(v.data(), 0, hash_of(v.data()));
   }
   return out;
 }
@@ -148,7 +148,7 @@ void compute_again(CheckpointRegion& region, State& state) {
                   ? collect.tensors.size() >= state.saved.size()
                   : results == state.results && collect.tensors.size() == state.saved.size();
   for (std::size_t i = 0; same && i < state.saved.size(); ++i)
-    same = Seen(collect.tensors[i]) == state.saved[i];
+    same = saved(collect.tensors[i]) == state.saved[i];
   if (!same)
     throw AutogradError(
         concat("checkpoint: the second call of the function computed something "
@@ -185,7 +185,7 @@ void CheckpointRegion::run(const std::vector<Variable>& inputs) {
     CheckpointRegion& region;
     State& state;
     std::shared_ptr<PackedTensor> pack(const Tensor& t) override {
-      state.saved.emplace_back(t);
+      state.saved.push_back(detail::saved(t));
       return std::make_shared<Dropped>(region.shared_from_this(), state, state.saved.size() - 1);
     }
   } drop(*this, *state_);

@@ -143,6 +143,15 @@ __device__ __forceinline__ C finite_or_zero(C x) {
   return x == -std::numeric_limits<C>::infinity() ? C{} : x;
 }
 
+/// f(std::integral_constant<int, n>(), p) for n of the packs p, p + kGroup, .. below `end` at a
+/// time, n being kFlying while there are as many.
+template <int kGroup, class Index, class F>
+__device__ __forceinline__ void fly(Index p, Index end, F&& f) {
+  for (; p + (kFlying - 1) * kGroup < end; p += kFlying * kGroup)
+    f(std::integral_constant<int, kFlying>(), p);
+  for (; p < end; p += kGroup) f(std::integral_constant<int, 1>(), p);
+}
+
 /// The elements of a row up to the first that is aligned for packs, the packs, and the elements
 /// after them. `aligned` tells whether packs may be used at all.
 template <class S>
@@ -156,17 +165,13 @@ struct Split {
     packs = (n - head) / kN;
     tail = head + packs * kN;
   }
-  /// single(i) for the elements around the packs, and several(std::integral_constant<int, n>(), p)
-  /// for packs p, p + kGroup, .. (p + (n - 1) * kGroup) of the thread's from `first` on.
+  /// single(i) for the elements around the packs, and fly() for the thread's packs from `first` on.
   template <int kGroup, class Single, class Several>
   __device__ __forceinline__ void share(int lane, std::int64_t first, Single&& single,
                                         Several&& several) const {
     for (std::int64_t i = lane; i < head; i += kGroup) single(i);
     for (std::int64_t i = tail + lane; i < end; i += kGroup) single(i);
-    std::int64_t p = first;
-    for (; p + (kFlying - 1) * kGroup < packs; p += kFlying * kGroup)
-      several(std::integral_constant<int, kFlying>(), p);
-    for (; p < packs; p += kGroup) several(std::integral_constant<int, 1>(), p);
+    fly<kGroup>(first, packs, several);
   }
   /// Whose share element i is in.
   template <int kGroup>
@@ -184,13 +189,10 @@ class Kept {
       : packs_(packs), end_(end), lane_(lane) {}
   /// The thread's first pack that is not kept.
   __device__ __forceinline__ int past() const { return lane_ + count() * kGroup; }
-  /// f(std::integral_constant<int, n>(), p) for packs p, p + kGroup, .. (p + (n - 1) * kGroup).
+  /// fly() for the thread's packs that are kept.
   template <class F>
   __device__ __forceinline__ void each(F&& f) const {
-    int p = lane_;
-    for (; p + (kFlying - 1) * kGroup < end_; p += kFlying * kGroup)
-      f(std::integral_constant<int, kFlying>(), p);
-    for (; p < end_; p += kGroup) f(std::integral_constant<int, 1>(), p);
+    fly<kGroup>(lane_, end_, f);
   }
   /// Begins to copy what each() names at a time, which makes a group, of a row whose packs are at
   /// `from`, unless that is null.
@@ -629,10 +631,7 @@ void cross_entropy(const Tensor& loss, const Tensor& gradient, const Tensor& sta
           const std::int64_t packs = (a.classes - (aligned ? 0 : kPackOf<S> - 1)) / kPackOf<S>;
           held = static_cast<int>(std::min(packs, room / kPackBytes));
           shared = static_cast<std::size_t>(held) * kPackBytes;
-          check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                     cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                     static_cast<int>(room)),
-                kOp);
+          allow_shared(kOp, kernel, room);
         }
       }
       launch_early(context, kOp, kernel, static_cast<unsigned>(blocks), kLossThreads, shared, a,

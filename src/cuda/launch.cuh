@@ -32,6 +32,15 @@ constexpr unsigned blocks_for(std::int64_t n, int each = 1) {
   return static_cast<unsigned>(ceil_div(n, std::int64_t{kThreads} * each));
 }
 
+/// Dynamic shared memory that any kernel may have. More is to be allowed, up to `bytes`.
+inline constexpr int kUsualShared = 32 << 10;
+template <class... P>
+void allow_shared(const char* op, void (*kernel)(P...), std::int64_t bytes) {
+  check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+        op);
+}
+
 /// Division of 32-bit numbers below 2^31 by one that is known before the loop: a multiplication and
 /// a shift (Granlund and Montgomery, "Division by invariant integers using multiplication", PLDI
 /// 1994).

@@ -486,11 +486,7 @@ int shared_room(const Context& context) { return properties(context.index).share
 template <class... P>
 void launch_large(const Context& context, const char* op, void (*kernel)(P...), std::int64_t blocks,
                   int threads, int shared, const std::type_identity_t<P>&... arguments) {
-  constexpr int kUsual = 32 << 10;
-  if (shared > kUsual)
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize, shared_room(context)),
-          op);
+  if (shared > kUsualShared) allow_shared(op, kernel, shared_room(context));
   launch_early(context, op, kernel, static_cast<unsigned>(blocks), static_cast<unsigned>(threads),
                static_cast<std::size_t>(shared), arguments...);
 }

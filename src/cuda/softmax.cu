@@ -657,10 +657,7 @@ void run_rows(const Context& context, const char* name, S* out, const Inputs<Op,
   const int held = parts > 1 ? 0 : static_cast<int>(std::min(slots, fit));
   const std::size_t shared = static_cast<std::size_t>(held) * Op::kInputs * kPackBytes;
   const auto kernel = &softmax_long<Op, S>;
-  if (shared > 32768)
-    check(cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                               cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(room)),
-          name);
+  if (shared > kUsualShared) allow_shared(name, kernel, room);
   const auto go = [&](typename Op::Stat* stats, Step step) {
     std::int64_t done = 0;
     for_parts(loop, [&](const Iteration& part, const std::int64_t* offsets) {

@@ -138,7 +138,7 @@ void Optimizer::load_state(const std::map<std::string, Tensor>& state) {
     if (u.step < 0 || u.step > kMostSteps || (kept && (u.step == 0 || !whole)))
       throw ValueError(
           std::string(name_) + "::load_state: of the state of parameter " + std::to_string(i) +
-          " a part is missing or its step is out of range; give all " + "that state() gave");
+          " a part is missing or its step is out of range; give all that state() gave");
   }
   updates_ = std::move(loaded);
   versions_.clear();

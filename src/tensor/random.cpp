@@ -137,7 +137,6 @@ Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const 
   // generation in an interval", 2019, without the rejection, whose bias is below range / 2^64.
   const std::uint64_t range = static_cast<std::uint64_t>(high) - static_cast<std::uint64_t>(low);
   const auto n = static_cast<std::int64_t>(shape.numel());
-  const std::uint64_t offset = generator.offset();
   std::vector<std::uint32_t> words;
   Tensor out =
       detail::generate<std::int64_t>(
@@ -145,8 +144,9 @@ Tensor randint(Generator& generator, std::int64_t low, std::int64_t high, const 
           [&](std::vector<std::int64_t>& values, std::int64_t first) {
             const std::size_t blocks = (values.size() + 1) / 2;
             words.resize(4 * blocks);
-            detail::backend(device).random_words(words.data(), blocks, generator.seed(),
-                                                 offset + static_cast<std::uint64_t>(first / 2));
+            detail::backend(device).random_words(
+                words.data(), blocks, generator.seed(),
+                generator.offset() + static_cast<std::uint64_t>(first / 2));
             for (std::size_t i = 0; i < values.size(); ++i) {
               const std::uint64_t bits = std::uint64_t{words[2 * i]} << 32 | words[2 * i + 1];
               const auto scaled = static_cast<std::uint64_t>(static_cast<Wide>(bits) * range >> 64);
